@@ -1,0 +1,1 @@
+"""What every service shares: time, settings, errors, registry, state store, RPC bootstrap, telemetry."""

@@ -1,0 +1,150 @@
+"""Settings: one TOML file, overridden by `LEGATO_<SECTION>__<FIELD>`; whatever is misspelt is refused.
+
+A service declares a frozen model whose fields are the sections it reads; `load` fills it. Sections of other services
+may stand in the same file. This is the only module that reads the environment.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+SECTIONS = ("cluster", "registry", "state", "telemetry", "gateway", "scheduler", "worker", "simulated", "bench")
+"""Every section a settings file may have."""
+
+PREFIX = "LEGATO_"
+DEFAULT_FILE = "legato.toml"
+
+
+class Section(BaseModel):
+    """Base of all settings models."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClusterSection(Section):
+    """What all services of one cluster agree on."""
+
+    name: str = "legato"
+    """Keeps clusters apart that share an etcd or a Redis."""
+    host: str = "127.0.0.1"
+    """Address that this process listens on and tells others."""
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """How long a service that was asked to stop lets its calls finish."""
+
+
+class RegistrySection(Section):
+    """Where services find each other."""
+
+    endpoints: tuple[str, ...] = ()
+    """etcd servers as host:port. Empty: the embedded registry of `python -m services`."""
+    lease_seconds: int = Field(default=5, ge=2)
+    """A service that stays silent this long is gone."""
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    ca_file: str = ""
+    """PEM files for TLS; empty: plain text."""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+class StateSection(Section):
+    """Where program state is kept."""
+
+    url: str = ""
+    """redis://host:port/db, rediss:// for TLS, unix:// for a socket. Empty: a store inside the process."""
+    password: SecretStr = SecretStr("")
+    timeout_seconds: float = Field(default=1.0, gt=0)
+    """Bound on one command."""
+
+
+class TelemetrySection(Section):
+    """Logs, metrics and traces."""
+
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    log_format: str = Field(default="json", pattern="^(json|text)$")
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of this process's /metrics; 0: none (the gateway always serves its own on its HTTP port)."""
+    otlp_endpoint: str = ""
+    """host:port of an OTLP/gRPC collector; empty: no traces leave the process."""
+    sample_ratio: float = Field(default=1.0, ge=0, le=1)
+
+
+class SettingsError(Exception):
+    """The settings are wrong; the message says where and what would be right."""
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def load(model: type[S], path: Path | str | None = None, environ: Mapping[str, str] | None = None) -> S:
+    """Read settings for the sections that `model` has as fields.
+
+    `path`: the TOML file; None: the file named by LEGATO_CONFIG, else legato.toml in the working directory if there
+    is one. Raises SettingsError for unknown sections, keys and variables and for values out of range.
+    """
+    environ = os.environ if environ is None else environ
+    data = _read_file(path, environ)
+    for section in data:
+        _known(section, SECTIONS, f"section [{section}]")
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
+            _override(data, name, value)
+    sections = {name: value for name, value in data.items() if name in model.model_fields}
+    try:
+        return model.model_validate(sections)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(model, item) for item in error.errors())) from None
+
+
+def _read_file(path: Path | str | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    chosen = path or environ.get(f"{PREFIX}CONFIG")
+    if chosen is None and not Path(DEFAULT_FILE).exists():
+        return {}
+    try:
+        return tomllib.loads(Path(chosen or DEFAULT_FILE).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{chosen or DEFAULT_FILE}: {error}") from None
+
+
+def _override(data: dict[str, Any], name: str, value: str) -> None:
+    section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
+    if not separator:
+        raise SettingsError(f"variable {name}: expected {PREFIX}<SECTION>__<FIELD>")
+    _known(section, SECTIONS, f"variable {name}: section {section}")
+    table = data.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"section [{section}] must be a table")
+    table[key] = _parse(value)
+
+
+def _parse(value: str) -> Any:
+    """A variable's value as TOML where it is TOML (numbers, booleans, arrays), else as a string."""
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _known(name: str, names: tuple[str, ...], what: str) -> None:
+    if name not in names:
+        raise SettingsError(f"unknown {what}{_suggest(name, names)}")
+
+
+def _suggest(name: str, names: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(names)}"
+
+
+def _explain(model: type[BaseModel], item: ErrorDetails) -> str:
+    section, *rest = (str(part) for part in item["loc"])
+    where = f"[{section}] {'.'.join(rest)}"
+    inner = model.model_fields[section].annotation
+    if item["type"] == "extra_forbidden" and isinstance(inner, type) and issubclass(inner, BaseModel):
+        return f"{where}: unknown setting{_suggest(rest[-1], tuple(inner.model_fields))}"
+    return f"{where}: {item['msg']}, got {item['input']!r}"
