@@ -1,0 +1,90 @@
+# Legato. `make demo` sets up and runs the main job; `make test` sets up and runs the tests.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+MODEL := models/tiny-llama
+ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help install model demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## Make .venv with everything that this machine can run
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q "pip==26.3"
+	$(BIN)/pip install -q -c constraints.txt --group services --group bench --group dev
+	$(BIN)/pip install -q -c constraints.txt --group $(ENGINE) \
+	  || $(BIN)/pip install -q -c constraints.txt --extra-index-url $(TORCH_CPU_INDEX) --group $(ENGINE) \
+	  || echo "vLLM does not install here: engines will be simulated"
+	@# They come as CUDA builds and break `import transformers`; nothing here needs them (docs/decisions/0002).
+	-@$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec 2>/dev/null
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+model: $(MODEL)/config.json ## Make the tiny random Llama that tests and the demo serve
+$(MODEL)/config.json: services/worker/tiny_model.py | $(INSTALLED)
+	$(BIN)/python -m services.worker.tiny_model $(MODEL)
+
+demo: install model ## Agent programs on a real stack, under two policies, with a report
+	$(BIN)/python -m bench.demo
+
+up: install model ## Start the one-machine stack in the background
+	$(BIN)/python -m services up
+
+down: ## Stop what `make up` or `make up-cluster` started
+	$(BIN)/python -m services down
+
+up-cluster: install model ## Real etcd and Redis, every service a process of its own
+	$(BIN)/python -m services up --processes
+
+test: install model ## Run the tests
+	$(BIN)/python -m pytest
+
+test-slow: install model ## Tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: install model ## Tests that need a GPU
+	$(BIN)/python -m pytest -m gpu
+
+check: lint types contracts proto-check test ## Everything that must hold before a commit
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/pyright
+
+contracts: install
+	$(BIN)/lint-imports
+
+bench-scale: install model ## 2,000 programs on 40 simulated workers in real time
+	$(BIN)/python -m bench.scale
+
+# The generator runs apart: its protobuf is older than the services' (docs/decisions/0003).
+PROTOC := PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python -m grpc_tools.protoc
+ETCD_PROTO := services/common/registry/etcd.proto
+.venv-proto/.installed:
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/pip install -q "grpcio-tools==1.71.2"
+	.venv-proto/bin/pip install -q --no-deps "mypy-protobuf==5.1.0" "protobuf==6.33.5" "types-protobuf==7.35.1.20260906"
+	@touch $@
+
+proto: .venv-proto/.installed ## Regenerate the stubs
+	$(PROTOC) -I protos --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet,only_async:. protos/legato/v1/*.proto
+	$(PROTOC) -I . --python_out=. --mypy_out=quiet:. $(ETCD_PROTO)
+	@rm -f legato/v1/call_pb2_grpc.py legato/v1/call_pb2_grpc.pyi
+
+proto-check: install proto ## Lint the protos, refuse breaking changes, compare the stubs with the protos
+	$(BIN)/buf lint protos
+	@git rev-parse -q --verify origin/main >/dev/null && against=origin/main || against=HEAD; \
+	  $(BIN)/buf breaking protos --against ".git#ref=$$(git rev-parse $$against),subdir=protos"
+	git diff --exit-code -- '*_pb2.py' '*_pb2.pyi' '*_pb2_grpc.py' '*_pb2_grpc.pyi'
+
+clean: ## Remove what was built
+	rm -rf build models run .venv .venv-proto
