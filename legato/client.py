@@ -1,0 +1,82 @@
+"""The door to a cluster."""
+
+import os
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from legato.cluster import Model, ProgramStatus, Worker, model_of, program_of, worker_of
+from legato.program import Program
+from legato.transport import Policy, Transport
+from legato.v1 import gateway_pb2, scheduler_pb2
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+_QUESTION_SECONDS = 30.0  # what a question about the cluster may take when the client sets no deadline
+
+
+def default_address() -> str:
+    """Of the gateway: LEGATO_ADDRESS, else this machine's."""
+    return os.environ.get("LEGATO_ADDRESS") or DEFAULT_ADDRESS
+
+
+class Client:
+    """A connection to a gateway: `async with legato.Client() as client`. One serves any number of programs at once.
+
+    Calls that are refused, or that find nobody, before they gave any output are tried again `max_retries` times, after
+    the pause that the cluster asks for. `deadline_seconds` bounds each call, retries included; None: no bound.
+    Without `credentials` the channel is not encrypted.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        tenant: str = "",
+        max_retries: int = 6,
+        deadline_seconds: float | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._tenant = tenant
+        policy = Policy(max_retries, deadline_seconds)
+        self._transport = Transport(address or default_address(), credentials, policy)
+
+    @property
+    def address(self) -> str:
+        """Of the gateway, host:port."""
+        return self._transport.address
+
+    def program(self, program_id: str = "") -> Program:
+        """One run of an agent program. Its id is fresh unless given; ids are path-safe and at most 256 bytes."""
+        return Program(self._transport, program_id, self._tenant)
+
+    async def models(self) -> list[Model]:
+        """The served models, by name. Raises LegatoError."""
+        stub = self._transport.stub
+        response = await self._transport.unary(stub.ListModels, gateway_pb2.ListModelsRequest(), self._policy())
+        return [model_of(model) for model in response.models]
+
+    async def workers(self) -> list[Worker]:
+        """The cluster's workers, by id. Raises LegatoError."""
+        stub = self._transport.stub
+        response = await self._transport.unary(stub.ListWorkers, scheduler_pb2.ListWorkersRequest(), self._policy())
+        return [worker_of(worker) for worker in response.workers]
+
+    async def programs(self, *, include_ended: bool = False, limit: int = 100) -> list[ProgramStatus]:
+        """The tenant's programs (all tenants' for the default tenant), newest first. Raises LegatoError."""
+        request = scheduler_pb2.ListProgramsRequest(tenant=self._tenant, limit=limit, include_ended=include_ended)
+        response = await self._transport.unary(self._transport.stub.ListPrograms, request, self._policy())
+        return [program_of(program) for program in response.programs]
+
+    def _policy(self) -> Policy:
+        policy = self._transport.policy
+        return Policy(policy.max_retries, policy.deadline_seconds or _QUESTION_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        self._transport.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._transport.close()

@@ -1,0 +1,124 @@
+"""What the cluster says about itself."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from legato.reply import Usage, usage_of
+from legato.v1 import gateway_pb2, scheduler_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A served model."""
+
+    name: str
+    max_model_len: int
+    """Longest prompt plus output, in tokens."""
+    num_workers: int
+    """How many serve it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker, as the scheduler sees it."""
+
+    worker_id: str
+    model: str
+    engine: str
+    """"vllm" or "simulated"."""
+    engine_version: str
+    address: str
+    max_model_len: int
+    max_num_seqs: int
+    """Most sequences in one engine step."""
+    num_running: int
+    """Sequences in the engine's batch."""
+    num_waiting: int
+    """Sequences in the engine's own queue."""
+    num_placed: int
+    """Calls that the scheduler has placed there."""
+    kv_usage: float
+    """Share of KV blocks in use, 0 to 1."""
+    num_cached_blocks: int
+    """Blocks in its prefix cache."""
+    num_preemptions: int
+    prompt_tokens: int
+    """Since its start, as are the next two."""
+    cached_tokens: int
+    generated_tokens: int
+    draining: bool
+    """It takes no new calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStatus:
+    """A program, as the scheduler sees it."""
+
+    program_id: str
+    tenant: str
+    started: datetime | None
+    ended: datetime | None
+    num_queued: int
+    """Calls waiting in the scheduler."""
+    num_running: int
+    """Calls on workers."""
+    num_finished: int
+    num_restarted: int
+    """Calls that were started again after a worker was lost."""
+    service_seconds: float
+    """Engine time that its finished calls took."""
+    queue_seconds: float
+    """Time that its calls waited in the scheduler."""
+    usage: Usage
+
+
+def model_of(model: gateway_pb2.Model) -> Model:
+    """The wire's model as a value."""
+    return Model(model.name, model.max_model_len, model.num_workers)
+
+
+def worker_of(worker: scheduler_pb2.WorkerStatus) -> Worker:
+    """The wire's worker as a value."""
+    description, load = worker.description, worker.load
+    return Worker(
+        worker_id=description.worker_id,
+        model=description.model,
+        engine=description.engine,
+        engine_version=description.engine_version,
+        address=worker.address,
+        max_model_len=description.max_model_len,
+        max_num_seqs=description.max_num_seqs,
+        num_running=load.num_running,
+        num_waiting=load.num_waiting,
+        num_placed=worker.num_placed,
+        kv_usage=load.kv_usage,
+        num_cached_blocks=worker.num_cached_blocks,
+        num_preemptions=load.num_preemptions,
+        prompt_tokens=load.prompt_tokens,
+        cached_tokens=load.cached_tokens,
+        generated_tokens=load.generated_tokens,
+        draining=load.draining,
+    )
+
+
+def program_of(program: scheduler_pb2.ProgramStatus) -> ProgramStatus:
+    """The wire's program as a value."""
+    return ProgramStatus(
+        program_id=program.program_id,
+        tenant=program.tenant,
+        started=_time(program.started) if program.HasField("started") else None,
+        ended=_time(program.ended) if program.HasField("ended") else None,
+        num_queued=program.num_queued,
+        num_running=program.num_running,
+        num_finished=program.num_finished,
+        num_restarted=program.num_restarted,
+        service_seconds=program.service_seconds,
+        queue_seconds=program.queue_seconds,
+        usage=usage_of(program.usage),
+    )
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)

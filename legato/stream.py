@@ -1,0 +1,120 @@
+"""One running call."""
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from legato.errors import InternalError
+from legato.reply import Assembly, Piece, Reply
+from legato.thread import Front, Thread
+from legato.transport import Attempts, Transport, trace_metadata
+from legato.v1 import gateway_pb2
+
+
+class Stream:
+    """The output of a call as it comes: `async with agent.stream(...) as stream: async for piece in stream: ...`.
+
+    The call starts on entering. Leaving before the end aborts it down to the engine. After the end `reply` holds the
+    whole answer, and the thread's next call follows this one.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        thread: Thread,
+        request: gateway_pb2.ChatRequest,
+        deadline_seconds: float | None,
+    ) -> None:
+        self._transport = transport
+        self._thread = thread
+        self._request = request
+        self._deadline_seconds = deadline_seconds
+        self._front: Front = {}
+        self._assembly = Assembly(request.identity.program_id, request.identity.call_id)
+        self._attempts: Attempts | None = None
+        self._call: grpc.aio.UnaryStreamCall[gateway_pb2.ChatRequest, gateway_pb2.ChatResponse] | None = None
+        self._events: AsyncIterator[gateway_pb2.ChatResponse] | None = None
+        self._retriable = True
+        self._reply: Reply | None = None
+
+    @property
+    def call_id(self) -> str:
+        return self._request.identity.call_id
+
+    @property
+    def reply(self) -> Reply:
+        """The whole answer. Raises RuntimeError before the stream has ended."""
+        if self._reply is None:
+            raise RuntimeError("the stream has not ended yet")
+        return self._reply
+
+    async def finish(self) -> Reply:
+        """Read what is left and return the whole answer. Raises LegatoError."""
+        async for _ in self:
+            pass
+        return self.reply
+
+    async def __aenter__(self) -> Self:
+        if self._attempts is not None:
+            raise RuntimeError("a stream is entered once")
+        self._front = self._thread.front
+        self._request.identity.parents[:] = self._front
+        self._attempts = Attempts(self._transport.policy, self._deadline_seconds)
+        self._start(self._attempts)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Piece:
+        if self._attempts is None:
+            raise RuntimeError("a stream is read inside `async with`")
+        while self._events is not None:
+            try:
+                event = await anext(self._events)
+            except StopAsyncIteration:
+                self._end()
+            except grpc.aio.AioRpcError as error:
+                await self._recover(self._attempts, error)
+            else:
+                if piece := self._take(event):
+                    return piece
+        raise StopAsyncIteration
+
+    def _start(self, attempts: Attempts) -> None:
+        self._call = self._transport.stub.Chat(
+            self._request, timeout=attempts.remaining_seconds(), metadata=trace_metadata()
+        )
+        self._events = aiter(self._call)
+
+    def _take(self, event: gateway_pb2.ChatResponse) -> Piece | None:
+        piece = self._assembly.add(event)
+        if piece is not None:
+            self._retriable = False
+        if event.HasField("finish"):
+            self._retriable = False
+            self._reply = self._assembly.finish(event.finish)
+            identity = self._request.identity
+            self._thread.advance(self._front, {identity.call_id: identity.agent})
+        return piece
+
+    def _end(self) -> None:
+        self._events = None
+        if self._reply is None:
+            raise InternalError(f"call {self.call_id} ended without a finish")
+
+    async def _recover(self, attempts: Attempts, error: grpc.aio.AioRpcError) -> None:
+        """Start again if nothing was delivered yet; otherwise raise what the failure means."""
+        self._events = None
+        if self._reply is not None:
+            return  # the answer was complete; how the RPC closed after it does not matter
+        await attempts.after(error, final=not self._retriable)
+        self._start(attempts)

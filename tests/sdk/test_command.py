@@ -1,0 +1,113 @@
+"""The `legato` command, as a process of its own."""
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from dataclasses import dataclass
+
+from services.common.errors import Failure, Reason
+from tests.sdk.fake_gateway import FakeGateway, Pause, finish
+
+
+@dataclass
+class Outcome:
+    code: int | None
+    out: str
+    err: str
+
+
+async def start(address: str, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
+    environ = {**os.environ, "LEGATO_ADDRESS": address}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "legato", *arguments, env=environ,
+        stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def legato(address: str, *arguments: str, text: str = "") -> Outcome:
+    process = await start(address, *arguments, stdin=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(20):
+        out, err = await process.communicate(text.encode())
+    return Outcome(process.returncode, out.decode(), err.decode())
+
+
+async def test_a_prompt_is_answered(address: str, gateway: FakeGateway) -> None:
+    outcome = await legato(address, "chat", "--program", "p", "--max-tokens", "5", "--system", "s", "write", "a haiku")
+    assert outcome == Outcome(0, "echo: write a haiku\n", "")
+    [call] = gateway.calls
+    assert (call.identity.program_id, call.identity.agent, call.sampling.max_tokens) == ("p", "chat", 5)
+    assert [message.content for message in call.messages] == ["s", "write a haiku"]
+    assert gateway.ended == ["p"]
+
+
+async def test_a_prompt_can_come_through_a_pipe_and_an_answer_leave_as_json(address: str) -> None:
+    outcome = await legato(address, "--json", "chat", text="hello")
+    reply = json.loads(outcome.out)
+    assert (reply["text"], reply["finish_reason"], reply["usage"]["prompt_tokens"]) == ("echo: hello", "stop", 7)
+
+
+async def test_a_dialogue_goes_on_after_an_error(address: str, gateway: FakeGateway) -> None:
+    gateway.answers.extend([["one", finish()], [Failure(Reason.INTERNAL, "oh no")], ["three", finish()]])
+    keyboard, terminal = pty.openpty()
+    process = await start(address, "chat", stdin=terminal)
+    os.close(terminal)
+    os.write(keyboard, b"first\n\nsecond\nthird\n\x04")
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    os.close(keyboard)
+    assert process.returncode == 0
+    assert out.decode().replace("> ", "").split() == ["one", "three"]
+    assert "legato: oh no" in err.decode()
+    assert [message.content for message in gateway.calls[-1].messages] == ["first", "one", "third"]
+
+
+async def test_an_interrupt_aborts_the_call_and_ends_the_program(address: str, gateway: FakeGateway) -> None:
+    gateway.answers.append(["some", Pause.FOREVER])
+    process = await start(address, "chat", "hi")
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        assert await process.stdout.readexactly(4) == b"some"
+        process.send_signal(signal.SIGINT)
+        await gateway.cancelled.wait()
+        await process.communicate()
+    assert process.returncode == 130
+    assert len(gateway.ended) == 1
+
+
+async def test_workers_models_and_programs_are_tables(address: str) -> None:
+    workers, models, programs = await asyncio.gather(
+        *(legato(address, name) for name in ("workers", "models", "programs"))
+    )
+    assert workers.out.splitlines() == [
+        "WORKER    MODEL  ENGINE  ADDRESS      PLACED  RUNNING  WAITING   KV  CACHED  STATE",
+        "worker-1  tiny   vllm    127.0.0.1:9      12        8        0  50%     25%  serving",
+    ]
+    assert models.out.splitlines() == ["MODEL  CONTEXT  WORKERS", "tiny      4096        2"]
+    row = programs.out.splitlines()[1].split()
+    assert row == ["fix-issue-42", "ended", "10.0s", "0", "0", "3", "0", "1.50s", "0.00s", "0", "0%"]
+
+
+async def test_lists_can_be_json(address: str, gateway: FakeGateway) -> None:
+    outcome = await legato(address, "programs", "--all", "--limit", "5", "--tenant", "acme", "--json")
+    [program] = json.loads(outcome.out)
+    assert (program["program_id"], program["started"]) == ("fix-issue-42", "2023-11-14T22:13:20+00:00")
+    [asked] = gateway.listed
+    assert (asked.include_ended, asked.limit, asked.tenant) == (True, 5, "acme")
+
+
+async def test_failures_are_one_line_and_exit_code_1(address: str, gateway: FakeGateway) -> None:
+    gateway.answers.append([Failure(Reason.MODEL_NOT_FOUND, "no worker serves\nhuge")])
+    gateway.refusal = Failure(Reason.NO_SCHEDULER, "no scheduler leads")
+    refused, unready, absent = await asyncio.gather(
+        legato(address, "chat", "--model", "huge", "hi"),
+        legato(address, "workers"),
+        legato(address, "--address", "127.0.0.1:1", "workers"),
+    )
+    assert refused.code == unready.code == absent.code == 1
+    assert refused.err.splitlines()[-1] == "legato: no worker serves huge"
+    assert unready == Outcome(1, "", "legato: no scheduler leads\n")
+    hint = "legato: nothing answers at 127.0.0.1:1: start a gateway, or set --address or LEGATO_ADDRESS\n"
+    assert absent == Outcome(1, "", hint)
