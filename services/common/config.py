@@ -5,11 +5,12 @@ may stand in the same file. This is the only module that reads the environment.
 """
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -24,7 +25,7 @@ DEFAULT_FILE = "legato.toml"
 class Section(BaseModel):
     """Base of all settings models."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ClusterSection(Section):
@@ -94,12 +95,21 @@ def load(model: type[S], path: Path | str | None = None, environ: Mapping[str, s
         _known(section, SECTIONS, f"section [{section}]")
     for name, value in environ.items():
         if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
-            _override(data, name, value)
+            _override(data, model, name, value)
     sections = {name: value for name, value in data.items() if name in model.model_fields}
     try:
         return model.model_validate(sections)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(model, item) for item in error.errors())) from None
+
+
+def environment(overrides: Mapping[str, object]) -> dict[str, str]:
+    """This process's environment for a child, with settings replaced: `{"registry.endpoints": ["127.0.0.1:2379"]}`."""
+    variables: dict[str, str] = {}
+    for name, value in overrides.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        variables[f"{PREFIX}{name.replace('.', '__').upper()}"] = text
+    return {**os.environ, **variables}
 
 
 def _read_file(path: Path | str | None, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -108,11 +118,11 @@ def _read_file(path: Path | str | None, environ: Mapping[str, str]) -> dict[str,
         return {}
     try:
         return tomllib.loads(Path(chosen or DEFAULT_FILE).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{chosen or DEFAULT_FILE}: {error}") from None
 
 
-def _override(data: dict[str, Any], name: str, value: str) -> None:
+def _override(data: dict[str, Any], model: type[BaseModel], name: str, value: str) -> None:
     section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
     if not separator:
         raise SettingsError(f"variable {name}: expected {PREFIX}<SECTION>__<FIELD>")
@@ -120,11 +130,13 @@ def _override(data: dict[str, Any], name: str, value: str) -> None:
     table = data.setdefault(section, {})
     if not isinstance(table, dict):
         raise SettingsError(f"section [{section}] must be a table")
-    table[key] = _parse(value)
+    table[key] = _parse(value, _annotation(model, (section, key)))
 
 
-def _parse(value: str) -> Any:
-    """A variable's value as TOML where it is TOML (numbers, booleans, arrays), else as a string."""
+def _parse(value: str, annotation: Any) -> Any:
+    """A variable's value: for a text setting as it stands, else as TOML where it is TOML."""
+    if annotation in (str, SecretStr, str | None, SecretStr | None):
+        return value
     try:
         return tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -142,9 +154,30 @@ def _suggest(name: str, names: tuple[str, ...]) -> str:
 
 
 def _explain(model: type[BaseModel], item: ErrorDetails) -> str:
-    section, *rest = (str(part) for part in item["loc"])
-    where = f"[{section}] {'.'.join(rest)}"
-    inner = model.model_fields[section].annotation
-    if item["type"] == "extra_forbidden" and isinstance(inner, type) and issubclass(inner, BaseModel):
-        return f"{where}: unknown setting{_suggest(rest[-1], tuple(inner.model_fields))}"
-    return f"{where}: {item['msg']}, got {item['input']!r}"
+    location = item["loc"]
+    where = f"[{location[0]}] {'.'.join(str(part) for part in location[1:])}".rstrip() if location else "settings"
+    owner = _annotation(model, location[:-1]) if location else None
+    if item["type"] == "extra_forbidden" and isinstance(owner, type) and issubclass(owner, BaseModel):
+        return f"{where}: unknown setting{_suggest(str(location[-1]), tuple(owner.model_fields))}"
+    shown = item["input"]
+    if isinstance(shown, dict | list | tuple) or _secret(_annotation(model, location)):
+        return f"{where}: {item['msg']}"
+    return f"{where}: {item['msg']}, got {shown!r}"
+
+
+def _annotation(model: type[BaseModel], location: tuple[int | str, ...]) -> Any:
+    """The type of the setting at `location`; where it lies within another type (a tuple's item), that type."""
+    found: Any = model
+    for part in location:
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            break
+        field = found.model_fields.get(str(part))
+        found = None if field is None else field.annotation
+    return cast(Any, found)  # isinstance narrowed it to a type of unknown type arguments
+
+
+def _secret(annotation: Any) -> bool:
+    """Whether a value given for it may hold a secret: a whole section may."""
+    if isinstance(annotation, type):
+        return issubclass(annotation, SecretStr | BaseModel)
+    return any(_secret(part) for part in get_args(annotation))

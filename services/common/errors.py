@@ -47,6 +47,7 @@ class Reason(Enum):
     NOT_LEADER = _Row("UNAVAILABLE", 503, _DOWN)
     ENGINE_DEAD = _Row("UNAVAILABLE", 503, _DOWN)
     DRAINING = _Row("UNAVAILABLE", 503, _DOWN)
+    UNAVAILABLE = _Row("UNAVAILABLE", 503, _DOWN)
     INTERNAL = _Row("INTERNAL", 500, _BUG)
 
     @property
