@@ -1,0 +1,26 @@
+"""Settings of the simulated engine."""
+
+from pydantic import Field, field_validator
+
+from services.common.config import Section
+from services.worker.simulated import cost
+
+
+class SimulatedSection(Section):
+    """An engine without a GPU: real batching and caching, computed step times. Batch sizes come from [worker]."""
+
+    profile: str = "tiny-cpu"
+    """Model and device to imitate, as in services/worker/simulated/profiles.json."""
+    speed: float = Field(default=1.0, gt=0)
+    """Simulated seconds in a second; 1: real time."""
+    kv_tokens: int = Field(default=0, ge=0)
+    """Capacity of the KV cache in tokens; 0: the profile's."""
+    mean_output_tokens: float = Field(default=128.0, gt=0)
+    """Mean length of an output that nothing else bounds."""
+
+    @field_validator("profile")
+    @classmethod
+    def _known(cls, profile: str) -> str:
+        if profile not in cost.names():
+            raise ValueError(f"known profiles: {', '.join(cost.names())}")
+        return profile
