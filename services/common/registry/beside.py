@@ -1,0 +1,25 @@
+"""Work that runs beside a block of code and ends with it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, object]) -> AsyncGenerator[None]:
+    """Run `work` until the block is left. If it fails, the block is cancelled and the work's error raised.
+
+    A TaskGroup that raises the one error itself, so that callers need not expect groups.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(work)
+            try:
+                yield
+            finally:
+                task.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
