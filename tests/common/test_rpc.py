@@ -10,7 +10,7 @@ import pytest
 from services.common import rpc
 from services.common.errors import Failure, Reason
 from tests.common.probe import KINDS, NAME, probe
-from tests.servers.redis import free_port
+from tests.servers import free_port
 
 FAILURE = Failure(
     Reason.QUEUE_FULL, "queue of 10 is full: é", field="calls[3].n", retry_after_seconds=1.5, metadata={"limit": "10"}

@@ -8,7 +8,8 @@ import pytest
 from services.common.config import StateSection
 from services.common.errors import Reason
 from services.common.state import Store, StoreUnavailable, connect
-from tests.servers.redis import RedisServer, free_port, redis_server
+from tests.servers import free_port
+from tests.servers.redis import RedisServer, redis_server
 
 
 @pytest.fixture

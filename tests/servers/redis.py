@@ -1,8 +1,6 @@
 """A real redis-server that tests can kill, freeze and start again. It keeps nothing between its lives."""
 
 import contextlib
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +9,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-import pytest
+from tests.servers import binary, free_port
 
 _START_SECONDS = 10.0
 
@@ -31,7 +29,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         where = ["--unixsocket", f"{self._folder}/redis.sock"] if not self._port else []
-        command = ["redis-server", "--port", str(self._port), "--bind", "127.0.0.1", *where]
+        command = [binary("redis-server"), "--port", str(self._port), "--bind", "127.0.0.1", *where]
         settings = ["--save", "", "--appendonly", "no", "--dir", str(self._folder), "--notify-keyspace-events", "Ex"]
         self._process = subprocess.Popen([*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._await_answer(time.monotonic() + _START_SECONDS)
@@ -89,21 +87,9 @@ class RedisServer:
         return connection
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def redis_server(tcp: bool = False) -> Generator[RedisServer]:
     """A running server. Without redis-server on PATH the test is skipped, or fails when CI=true."""
-    if shutil.which("redis-server") is None:
-        missing = "redis-server is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
     # Not tmp_path: the path of a unix socket may have 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="legato-redis-") as folder:
         server = RedisServer(Path(folder), free_port() if tcp else 0)

@@ -1,0 +1,1 @@
+"""The real stack, started as a user starts it."""

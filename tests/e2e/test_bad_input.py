@@ -1,0 +1,137 @@
+"""Bad input gets a clear answer in bounded memory, and the next good request works. Table-driven, over plain HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from services.local.spawn import Stack
+
+CHAT = "/chat/completions"
+COMPLETIONS = "/completions"
+GOOD: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request, and what the answer must be."""
+
+    name: str
+    body: bytes
+    status: int
+    code: str
+    says: str = ""
+    """Part of the message: the field or the limit."""
+    path: str = CHAT
+
+
+def chat(**changes: Any) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+CASES = [
+    Case("malformed JSON", b'{"model": "tiny", ', 400, "invalid_argument"),
+    Case("not an object", b"[1, 2]", 400, "invalid_argument"),
+    Case("empty body", b"", 400, "invalid_argument"),
+    Case("invalid UTF-8", b'{"model": "tiny", "messages": [{"role": "user", "content": "\xff\xfe"}]}', 400, "invalid_argument"),
+    Case("nested too deep", b'{"messages": ' + b"[" * 100_000, 400, "invalid_argument"),
+    Case("unknown model", chat(model="gpt-17"), 404, "model_not_found", "gpt-17"),
+    Case("no messages", chat(messages=[]), 400, "invalid_argument", "messages"),
+    Case("messages of a wrong type", chat(messages="hello"), 400, "invalid_argument", "messages"),
+    Case("unknown role", chat(messages=[{"role": "king", "content": "x"}]), 400, "invalid_argument", "role"),
+    Case("image", chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]), 400, "invalid_argument"),
+    Case("zero tokens", chat(max_tokens=0), 400, "invalid_argument", "max_tokens"),
+    Case("negative tokens", chat(max_tokens=-5), 400, "invalid_argument", "max_tokens"),
+    Case("tokens beyond any context", chat(max_tokens=10**30), 400, "invalid_argument", "max_tokens"),
+    Case("hot", chat(temperature=9), 400, "invalid_argument", "temperature"),
+    Case("infinite number", chat(temperature=0).replace(b'"temperature": 0', b'"temperature": 1e400'), 400, "invalid_argument", "temperature"),
+    Case("not a number", chat(temperature=0).replace(b'"temperature": 0', b'"temperature": NaN'), 400, "invalid_argument"),
+    Case("top_p of a wrong type", chat(top_p="much"), 400, "invalid_argument", "top_p"),
+    Case("too many choices", chat(n=10_000), 400, "invalid_argument", "n"),
+    Case("unknown tool choice", chat(tool_choice={"type": "function", "function": {"name": "nope"}}), 400, "invalid_argument", "tool_choice"),
+    Case("schema that is none", chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}}), 400, "invalid_argument"),
+    Case("prompt beyond the context", chat(messages=[{"role": "user", "content": "word " * 60_000}]), 400, "context_length_exceeded", "tokens"),
+    Case("token id outside the vocabulary", json.dumps({"model": "tiny", "prompt": [10**7]}).encode(), 400, "invalid_argument", path=COMPLETIONS),
+    Case("unknown path", b"{}", 404, "path_not_found", path="/nothing"),
+]  # fmt: skip
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session:
+        yield session
+
+
+async def works(http: aiohttp.ClientSession, stack: Stack) -> None:
+    async with http.post(f"{stack.base_url}{CHAT}", json=GOOD) as response:
+        assert response.status == 200, await response.text()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_bad_request_is_explained(http: aiohttp.ClientSession, simulated_stack: Stack, case: Case) -> None:
+    headers = {"content-type": "application/json"}
+    async with http.post(f"{simulated_stack.base_url}{case.path}", data=case.body, headers=headers) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (case.status, case.code), error
+    assert case.says in error["message"] or case.says in (error["param"] or "")
+    await works(http, simulated_stack)
+
+
+async def test_a_200_mb_body_is_refused_before_it_is_read(http: aiohttp.ClientSession, simulated_stack: Stack) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'{"model": "tiny", "messages": [{"role": "user", "content": "'
+        for _ in range(200):
+            sent += 1
+            yield b"x" * 1_000_000
+
+    try:
+        async with http.post(f"{simulated_stack.base_url}{CHAT}", data=body()) as response:
+            assert response.status == 413
+            assert (await response.json())["error"]["code"] == "body_too_large"
+    except aiohttp.ClientConnectionError:
+        pass  # the gateway may hang up on a body that nobody wants
+    assert sent < 150, "the gateway read a body far beyond its limit"
+    await works(http, simulated_stack)
+
+
+async def test_a_slow_reader_delays_only_itself(http: aiohttp.ClientSession, simulated_stack: Stack) -> None:
+    body = {**GOOD, "max_tokens": 3000, "stream": True, "ignore_eos": True}
+    async with http.post(f"{simulated_stack.base_url}{CHAT}", json=body) as slow:
+        await slow.content.readline()
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(works(http, simulated_stack) for _ in range(8)))
+        text = (await slow.content.read()).decode()
+    assert text.rstrip().endswith("data: [DONE]")
+    last = json.loads(text.rstrip().split("\n\n")[-2].removeprefix("data: "))
+    assert last["choices"][0]["finish_reason"] == "length"
+
+
+async def test_ten_thousand_calls_are_queued_or_refused_with_a_reason(
+    http: aiohttp.ClientSession, simulated_stack: Stack
+) -> None:
+    """Each is answered 200 or 429, the latter with a reason and a time to come back."""
+    connector = aiohttp.TCPConnector(limit=0)
+    answers: dict[int, int] = {}
+
+    async def one(session: aiohttp.ClientSession) -> None:
+        async with session.post(f"{simulated_stack.base_url}{CHAT}", json={**GOOD, "max_tokens": 1}) as response:
+            body = await response.json()
+            answers[response.status] = answers.get(response.status, 0) + 1
+            if response.status != 200:
+                assert body["error"]["code"] in ("queue_full", "too_many_calls"), body
+                assert float(response.headers["retry-after"]) > 0
+
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(110)) as session:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(10_000):
+                tasks.create_task(one(session))
+    assert set(answers) <= {200, 429}, answers
+    assert sum(answers.values()) == 10_000
+    await works(http, simulated_stack)
