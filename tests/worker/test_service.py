@@ -13,15 +13,15 @@ from legato.v1 import call_pb2, worker_pb2, worker_pb2_grpc
 from services.common import registry, rpc
 from services.common.config import ClusterSection, RegistrySection
 from services.common.errors import Reason
-from services.common.registry import Registry
+from services.common.registry import Member, Registry
 from services.common.registry.embedded import serve_embedded
 from services.worker import service
 from services.worker.config import Settings, WorkerSection
 from services.worker.engine import EngineCall, EngineDead, Listener, Output
 from services.worker.streams import OutputStream, Watcher, merge
+from tests.worker.reading import SECONDS, batch, news, to_the_end
 
 Stub = worker_pb2_grpc.WorkerServiceStub
-SECONDS = 10
 
 
 @dataclass
@@ -61,7 +61,7 @@ class FakeEngine:
         return self.listener
 
 
-def finished(reason: call_pb2.FinishReason.ValueType) -> worker_pb2.CallOutput:
+def finished(reason: "call_pb2.FinishReason.ValueType") -> worker_pb2.CallOutput:
     return worker_pb2.CallOutput(finish=worker_pb2.Finish(reason=reason))
 
 
@@ -98,6 +98,7 @@ async def serving(engine: FakeEngine) -> AsyncGenerator[tuple[Stub, Registry]]:
 
 async def test_it_announces_itself_and_says_what_it_is() -> None:
     async with asyncio.timeout(SECONDS), serving(FakeEngine()) as (stub, members):
+        workers: dict[str, Member] = {}
         async for workers in members.watch("worker"):
             if workers:
                 break
@@ -113,11 +114,11 @@ async def test_outputs_of_a_step_arrive_as_one_batch() -> None:
             await stream.write(start(slot))
         calls = [await engine.started.get() for _ in range(3)]
         engine.step(*((call.key, output(0, i)) for i, call in enumerate(calls)))
-        batch = await read(stream)
-        assert [(one.slot, list(one.token_ids)) for one in batch.outputs] == [(7, [0]), (8, [1]), (9, [2])]
+        first = await batch(stream)
+        assert [(one.slot, list(one.token_ids)) for one in first.outputs] == [(7, [0]), (8, [1]), (9, [2])]
         engine.step(*((call.key, finished(call_pb2.FINISH_REASON_STOP)) for call in calls))
         await stream.done_writing()
-        assert len((await read(stream)).outputs) == 3
+        assert len((await batch(stream)).outputs) == 3
         assert await stream.read() is grpc.aio.EOF
         assert engine.aborted.empty()
 
@@ -133,7 +134,7 @@ async def test_when_the_stream_ends_its_calls_are_aborted_and_others_are_not() -
         gone.cancel()
         assert await engine.aborted.get() == lost.key
         engine.step((kept.key, output(0, 5)))
-        assert (await read(stays)).outputs[0].token_ids == [5]
+        assert (await batch(stays)).outputs[0].token_ids == [5]
 
 
 async def test_a_call_can_be_aborted_by_its_slot() -> None:
@@ -142,7 +143,7 @@ async def test_a_call_can_be_aborted_by_its_slot() -> None:
         stream = stub.Generate()
         await stream.write(start(3))
         await stream.write(worker_pb2.GenerateRequest(abort=worker_pb2.AbortCall(slot=3)))
-        assert (await read(stream)).outputs[0].finish.reason == call_pb2.FINISH_REASON_ABORT
+        assert (await batch(stream)).outputs[0].finish.reason == call_pb2.FINISH_REASON_ABORT
 
 
 async def test_a_watcher_first_hears_everything_and_then_what_changed() -> None:
@@ -152,12 +153,12 @@ async def test_a_watcher_first_hears_everything_and_then_what_changed() -> None:
         engine.there.on_cache([], [2], False)
         engine.there.on_load(worker_pb2.Load(num_running=4))
         watch = stub.Watch(worker_pb2.WatchRequest())
-        first = await watch.read()
+        first = await news(watch)
         assert first.description.model == "m"
         assert first.load.num_running == 4
         assert (first.cache.reset, sorted(first.cache.stored)) == (True, [1, 3])
         engine.there.on_cache([4], [1], False)
-        second = await watch.read()
+        second = await news(watch)
         assert (list(second.cache.stored), list(second.cache.removed), second.cache.reset) == ([4], [1], False)
         assert not second.HasField("description")
 
@@ -168,8 +169,8 @@ async def test_a_dead_engine_ends_the_streams_and_the_worker(method: str) -> Non
 
     async def live_and_die() -> None:
         async with serving(engine) as (stub, _):
-            stream = stub.Watch(worker_pb2.WatchRequest()) if method == "Watch" else stub.Generate()
-            await stream.initial_metadata() if method == "Watch" else await stream.write(start(1))
+            stream: Any = stub.Watch(worker_pb2.WatchRequest()) if method == "Watch" else stub.Generate()
+            await stream.read() if method == "Watch" else await stream.write(start(1))
             engine.died.set()
             with pytest.raises(grpc.aio.AioRpcError) as ended:
                 await to_the_end(stream)
@@ -195,12 +196,12 @@ async def test_a_worker_that_drains_lets_calls_finish_and_takes_no_new_ones() ->
             await stream.write(start(1))
             call = await engine.started.get()
             started.set()
-            while not (await watch.read()).load.draining:
+            while not (await news(watch)).load.draining:
                 pass
             await stream.write(start(2))
-            answers.extend((await read(stream)).outputs)
+            answers.extend((await batch(stream)).outputs)
             engine.step((call.key, finished(call_pb2.FINISH_REASON_STOP)))
-            answers.extend((await read(stream)).outputs)
+            answers.extend((await batch(stream)).outputs)
 
     async with (
         asyncio.timeout(SECONDS),
@@ -212,29 +213,16 @@ async def test_a_worker_that_drains_lets_calls_finish_and_takes_no_new_ones() ->
     assert [one.finish.error_reason for one in answers] == ["DRAINING", ""]
 
 
-async def to_the_end(stream: Any) -> None:
-    while await stream.read():
-        pass
-
-
-async def read(
-    stream: grpc.aio.StreamStreamCall[worker_pb2.GenerateRequest, worker_pb2.GenerateResponse],
-) -> worker_pb2.GenerateResponse:
-    response = await stream.read()
-    assert isinstance(response, worker_pb2.GenerateResponse)
-    return response
-
-
 async def test_while_a_reader_is_slow_outputs_of_a_call_become_one() -> None:
     stream = OutputStream()
     for i in range(100):
         stream.put(1, output(i, i, text="x"))
         stream.put(2, output(i, -i % 7))
-    batch = await stream.take()
-    assert batch is not None
-    assert [one.slot for one in batch.outputs] == [1, 2]
-    assert list(batch.outputs[0].token_ids) == list(range(100))
-    assert (batch.outputs[0].offset, batch.outputs[0].text) == (0, "x" * 100)
+    taken = await stream.take()
+    assert taken is not None
+    assert [one.slot for one in taken.outputs] == [1, 2]
+    assert list(taken.outputs[0].token_ids) == list(range(100))
+    assert (taken.outputs[0].offset, taken.outputs[0].text) == (0, "x" * 100)
 
 
 def test_merged_tool_calls_keep_their_pieces_in_order() -> None:
@@ -252,16 +240,17 @@ def test_merged_tool_calls_keep_their_pieces_in_order() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("changes", "stored", "removed", "reset"),
-    [
-        ([([1], [], False), ([], [1], False)], [], [], False),
-        ([([], [1], False), ([1], [], False)], [], [], False),
-        ([([1], [], False), ([2], [], True)], [2], [], True),
-    ],
-)
+Change = tuple[Sequence[int], Sequence[int], bool]
+CASES: list[tuple[list[Change], list[int], list[int], bool]] = [
+    ([([1], [], False), ([], [1], False)], [], [], False),
+    ([([], [1], False), ([1], [], False)], [], [], False),
+    ([([1], [], False), ([2], [], True)], [2], [], True),
+]
+
+
+@pytest.mark.parametrize(("changes", "stored", "removed", "reset"), CASES)
 async def test_what_came_and_left_meanwhile_is_not_told(
-    changes: Sequence[tuple[list[int], list[int], bool]], stored: list[int], removed: list[int], reset: bool
+    changes: list[Change], stored: list[int], removed: list[int], reset: bool
 ) -> None:
     watcher = Watcher(worker_pb2.WatchResponse())
     await watcher.take()

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from services.common import rpc
 from services.common.block_hash import block_hashes
 from services.common.errors import Reason
 from services.worker.vllm_engine.environment import on_cpu
-from tests.worker.vllm_worker import Client, Worker, client, vllm_worker
+from tests.worker.reading import news, outputs, to_the_end
+from tests.worker.vllm_worker import Client, Worker, client, first, vllm_worker
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -117,29 +119,31 @@ async def test_logprobs_come_for_each_token_best_first(engine: Client) -> None:
     assert not (await engine.whole(prompt_token_ids=prompt(4), sampling=chosen)).logprobs[0].top
 
 
-@pytest.mark.parametrize(
-    ("constraint", "matches"),
-    [
-        (
-            Constraint(json_schema=json.dumps(SCHEMA)),
-            lambda text: jsonschema.validate(json.loads(text), SCHEMA) is None,
-        ),
-        (Constraint(json_object=True), lambda text: isinstance(json.loads(text), dict)),
-        (Constraint(regex="[a-c]{3}-[0-9]{2}"), lambda text: len(text) == 6 and text[3] == "-"),
-        (Constraint(choice=call_pb2.ChoiceList(choices=["yes", "no"])), lambda text: text in ("yes", "no")),
-        (Constraint(grammar='root ::= "a" | "b" root'), lambda text: text.strip("b") == "a"),
-    ],
-    ids=["json_schema", "json_object", "regex", "choice", "grammar"],
-)
-async def test_output_obeys_its_constraint(engine: Client, constraint: call_pb2.Constraint, matches: Any) -> None:
+def obeys_schema(text: str) -> bool:
+    jsonschema.validate(json.loads(text), SCHEMA)  # pyright: ignore[reportUnknownMemberType] (untyped)
+    return True
+
+
+LANGUAGES: dict[str, tuple[call_pb2.Constraint, Callable[[str], bool]]] = {
+    "json_schema": (Constraint(json_schema=json.dumps(SCHEMA)), obeys_schema),
+    "json_object": (Constraint(json_object=True), lambda text: isinstance(json.loads(text), dict)),
+    "regex": (Constraint(regex="[a-c]{3}-[0-9]{2}"), lambda text: len(text) == 6 and text[3] == "-"),
+    "choice": (Constraint(choice=call_pb2.ChoiceList(choices=["yes", "no"])), lambda text: text in ("yes", "no")),
+    "grammar": (Constraint(grammar='root ::= "a" | "b" root'), lambda text: text.strip("b") == "a"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_output_obeys_its_constraint(engine: Client, language: str) -> None:
+    constraint, obeyed = LANGUAGES[language]
     sampling = Sampling(temperature=0, max_tokens=200)
     output = await engine.whole(prompt_token_ids=prompt(5), sampling=sampling, constraint=constraint)
     assert output.finish.reason == call_pb2.FINISH_REASON_STOP, output
-    assert matches(output.text)
+    assert obeyed(output.text)
 
 
 @pytest.mark.parametrize("mode", [Choice.MODE_REQUIRED, Choice.MODE_NAMED], ids=["required", "named"])
-async def test_a_tool_call_can_be_demanded(engine: Client, mode: call_pb2.ToolChoice.Mode) -> None:
+async def test_a_tool_call_can_be_demanded(engine: Client, mode: "call_pb2.ToolChoice.Mode.ValueType") -> None:
     output = await engine.whole(
         prompt_token_ids=prompt(6),
         sampling=Sampling(temperature=0, max_tokens=300),
@@ -151,7 +155,7 @@ async def test_a_tool_call_can_be_demanded(engine: Client, mode: call_pb2.ToolCh
     assert call.id
     assert call.name in (["list"] if mode == Choice.MODE_NAMED else ["search", "list"])
     arguments = "".join(piece.arguments for piece in output.tool_calls if piece.index == 0)
-    jsonschema.validate(json.loads(arguments), SCHEMA)
+    assert obeys_schema(arguments)
 
 
 MARKED = r'ok <tool_call>\n\{"name": "search", "arguments": \{"query": "[a-z ]{3,9}", "limit": 3\}\}\n</tool_call>'
@@ -237,26 +241,26 @@ async def test_an_aborted_call_ends_at_once_and_frees_the_engine(engine: Client)
     await stream.read()
     await stream.write(worker_pb2.GenerateRequest(abort=worker_pb2.AbortCall(slot=1)))
     await stream.done_writing()
-    last = [output async for batch in stream for output in batch.outputs][-1]
+    last = [output async for output in outputs(stream)][-1]
     assert last.finish.reason == call_pb2.FINISH_REASON_ABORT
     watch = engine.stub.Watch(worker_pb2.WatchRequest())
-    while (await _watched(watch)).load.num_running:
+    while (await news(watch)).load.num_running:
         pass
 
 
 async def test_what_was_computed_is_cached_and_known_by_its_hashes(engine: Client) -> None:
     watch = engine.stub.Watch(worker_pb2.WatchRequest())
-    known = set((await _watched(watch)).cache.stored)
+    known = set((await news(watch)).cache.stored)
     token_ids = prompt(11, 200)
     assert not known & set(block_hashes(token_ids, 32, "tenant"))
-    first = await engine.whole(prompt_token_ids=token_ids, sampling=GREEDY, cache_salt="tenant", priority=-3)
+    cold = await engine.whole(prompt_token_ids=token_ids, sampling=GREEDY, cache_salt="tenant", priority=-3)
     again = await engine.whole(prompt_token_ids=token_ids, sampling=GREEDY, cache_salt="tenant", priority=5)
     salted = await engine.whole(prompt_token_ids=token_ids, sampling=GREEDY, cache_salt="other")
-    cached = [output.finish.usage.cached_tokens for output in (first, again, salted)]
+    cached = [output.finish.usage.cached_tokens for output in (cold, again, salted)]
     assert cached == [0, 192, 0]
-    wanted = set(block_hashes(token_ids + list(first.token_ids)[:-1], 32, "tenant"))
+    wanted = set(block_hashes(token_ids + list(cold.token_ids)[:-1], 32, "tenant"))
     while not wanted <= known:
-        known |= set((await _watched(watch)).cache.stored)
+        known |= set((await news(watch)).cache.stored)
 
 
 async def test_a_stream_interval_makes_fewer_and_larger_outputs(engine: Client) -> None:
@@ -275,7 +279,7 @@ async def test_a_dead_engine_is_noticed_and_replaced(worker: Worker, engine: Cli
     killed_at = time.monotonic()
     os.kill(worker.engine_pid, signal.SIGKILL)
     with pytest.raises(grpc.aio.AioRpcError) as ended:
-        await _to_the_end(stream)
+        await to_the_end(stream)
     assert rpc.failure_from(ended.value).reason is Reason.ENGINE_DEAD
     assert time.monotonic() - killed_at < 1
     async with asyncio.timeout(30):
@@ -284,13 +288,11 @@ async def test_a_dead_engine_is_noticed_and_replaced(worker: Worker, engine: Cli
         assert len((await other.whole(prompt_token_ids=prompt(1), sampling=GREEDY)).token_ids) == 40
 
 
-async def _watched(watch: Any) -> worker_pb2.WatchResponse:
-    async with asyncio.timeout(5):
-        response = await watch.read()
-    assert isinstance(response, worker_pb2.WatchResponse)
-    return response
-
-
-async def _to_the_end(stream: Any) -> None:
-    while await stream.read():
-        pass
+async def test_a_killed_worker_takes_its_engine_along_and_is_replaced(worker: Worker) -> None:
+    current = Worker(await first(worker.members), worker.supervisor_pid, worker.members)
+    engine_ends = os.pidfd_open(current.engine_pid)
+    os.kill(current.pid, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        assert (await asyncio.to_thread(select.select, [engine_ends], [], [], 5))[0]
+        await current.successor()
+    os.close(engine_ends)

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from services.common.config import RegistrySection
 from services.common.registry import Member, Registry
 from services.common.registry.embedded import serve_embedded
 from services.worker.streams import merge
+from tests.worker.reading import outputs
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Client:
         stream = self.stub.Generate()
         await stream.write(worker_pb2.GenerateRequest(start=worker_pb2.StartCall(slot=slot, **start)))
         await stream.done_writing()
-        return [output async for batch in stream for output in batch.outputs]
+        return [output async for output in outputs(stream)]
 
     async def whole(self, **start: Any) -> worker_pb2.CallOutput:
         """All outputs of a call as one."""
@@ -96,11 +96,3 @@ async def vllm_worker(model_path: Path) -> AsyncGenerator[Worker]:
 async def client(worker: Worker) -> AsyncGenerator[Client]:
     async with rpc.channel(worker.member.address) as channel:
         yield Client(worker_pb2_grpc.WorkerServiceStub(channel))
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -1,0 +1,68 @@
+"""Settings of the worker."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.common.config import ClusterSection, RegistrySection, Section, TelemetrySection
+from services.worker.simulated.config import SimulatedSection
+
+
+class WorkerSection(Section):
+    """A worker and its engine. Sizes and lengths of the simulated engine come from its profile."""
+
+    engine: Literal["vllm", "simulated"] = "vllm"
+    """What generates tokens."""
+    count: int = Field(default=1, ge=1, le=1024)
+    """How many workers `python -m services.worker` runs."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """gRPC port of the first worker, the next ones follow; 0: any free port for each."""
+    model: str = "tiny-llama"
+    """The name that clients use."""
+    model_path: str = "models/tiny-llama"
+    """Directory with weights, tokenizer and chat template."""
+    tool_parser: str = "hermes"
+    """vLLM's name for the way in which the model writes tool calls; empty: it does not."""
+    reasoning_parser: str = ""
+    """vLLM's name for the way in which the model marks its reasoning; empty: it does not."""
+    tool_strict_level: Literal["auto", "function", "parameter"] = "auto"
+    """What grammars hold tool calls to: auto: what the call asks for; function: always the form of a call; parameter:
+    always the schema of its arguments too."""
+    max_model_len: int = Field(default=0, ge=0)
+    """Longest prompt plus output in tokens; 0: what the model allows."""
+    max_num_seqs: int = Field(default=32, ge=1)
+    """Most sequences in one engine step."""
+    max_num_batched_tokens: int = Field(default=2048, ge=32)
+    """Most tokens in one engine step."""
+    block_size: int = Field(default=32, ge=1)
+    """Tokens per KV block. vLLM on a CPU takes multiples of 32 only."""
+    kv_cache_bytes: int = Field(default=0, ge=0)
+    """Memory for KV blocks; 0: 128 MiB on a CPU, what `gpu_memory_utilization` leaves on a GPU."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of the GPU's memory that the engine may take."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """Over how many GPUs one engine is spread."""
+    enforce_eager: bool = False
+    """Run without compilation and CUDA graphs: slower, but up sooner. Always so on a CPU."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Data type of weights and KV; auto: the model's own."""
+    seed: int = 0
+    """Seed of sampling for calls that bring none."""
+    num_threads: int = Field(default=1, ge=1)
+    """Threads of one engine on a CPU."""
+    report_interval_seconds: float = Field(default=0.05, ge=0.05, le=5)
+    """Watchers hear of load and cache changes this often."""
+    restart_seconds: float = Field(default=1.0, ge=0)
+    """Pause before a dead worker is started again; doubles, up to 30 s, while it keeps dying young."""
+
+
+class Settings(BaseModel):
+    """What the worker process reads."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cluster: ClusterSection = ClusterSection()
+    registry: RegistrySection = RegistrySection()
+    telemetry: TelemetrySection = TelemetrySection()
+    worker: WorkerSection = WorkerSection()
+    simulated: SimulatedSection = SimulatedSection()

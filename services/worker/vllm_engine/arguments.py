@@ -1,0 +1,41 @@
+"""From settings to vLLM's configuration."""
+
+from vllm.config import VllmConfig
+from vllm.config.kv_events import KVEventsConfig
+from vllm.config.structured_outputs import StructuredOutputsConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from services.worker.config import WorkerSection
+from services.worker.vllm_engine.environment import on_cpu
+
+CPU_KV_CACHE_BYTES = 128 * 1024 * 1024
+
+
+def configuration(section: WorkerSection, events_endpoint: str) -> VllmConfig:
+    """Raises what vLLM raises when model and settings do not fit: ValueError, OSError."""
+    cpu = on_cpu()
+    arguments = AsyncEngineArgs(
+        model=section.model_path,
+        served_model_name=section.model,
+        max_num_seqs=section.max_num_seqs,
+        max_num_batched_tokens=section.max_num_batched_tokens,
+        block_size=section.block_size,
+        kv_cache_memory_bytes=section.kv_cache_bytes or (CPU_KV_CACHE_BYTES if cpu else None),
+        gpu_memory_utilization=section.gpu_memory_utilization,
+        tensor_parallel_size=section.tensor_parallel_size,
+        distributed_executor_backend="uni" if cpu else None,
+        enforce_eager=cpu or section.enforce_eager,
+        dtype=section.dtype,
+        seed=section.seed,
+        use_tqdm_on_load=False,
+        scheduling_policy="priority",
+        enable_prefix_caching=True,
+        prefix_caching_hash_algo="sha256_cbor",
+        kv_events_config=KVEventsConfig(enable_kv_cache_events=True, publisher="zmq", endpoint=events_endpoint),
+        reasoning_parser=section.reasoning_parser,
+        # A model that likes blanks would otherwise fill its JSON with them for ever.
+        structured_outputs_config=StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
+    )
+    if section.max_model_len:
+        arguments.max_model_len = section.max_model_len
+    return arguments.create_engine_config()

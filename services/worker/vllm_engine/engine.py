@@ -1,0 +1,215 @@
+"""The vLLM engine.
+
+vLLM's EngineCore is a child process; here run its client, the detokenizer and the parsers. `load` may be called before
+there is an event loop: it starts the EngineCore, on a CPU by a fork, so nothing that starts threads (grpc.aio above
+all) may have run before it.
+
+Each call is a task of `run`'s task group; outputs of all calls that one engine step brought are told together.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import vllm
+from vllm.exceptions import GracefulHTTPError, VLLMClientError
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from legato.v1 import call_pb2, worker_pb2
+from services.common.errors import Failure, Reason
+from services.common.process import exited
+from services.worker.config import WorkerSection
+from services.worker.engine import EngineCall, EngineDead, Listener, Output
+from services.worker.vllm_engine import arguments, environment
+from services.worker.vllm_engine.cache import CacheEvents
+from services.worker.vllm_engine.call import Call
+from services.worker.vllm_engine.load import LoadLogger
+from services.worker.vllm_engine.output import OutputParsers
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Live:
+    call: Call
+    priority: int
+    task: asyncio.Task[None] | None = None
+
+
+class VllmEngine:
+    """`Engine` over one AsyncLLM."""
+
+    def __init__(self, section: WorkerSection) -> None:
+        self._section = section
+        self._events = CacheEvents()
+        self._load = LoadLogger(self._on_load)
+        self._listener: Listener | None = None
+        self._llm: AsyncLLM | None = None
+        self._stack = AsyncExitStack()
+        self._live: dict[int, _Live] = {}
+        """Calls that have not finished; without a task until `run` takes them up."""
+        self._group: asyncio.TaskGroup | None = None
+        self._outputs: list[Output] = []
+        """What the current engine step brought so far; told within this turn of the event loop."""
+        self.core_pid = 0
+        """The EngineCore's process."""
+
+    def load(self) -> None:
+        """Start the EngineCore and load the model into it. Blocks for seconds."""
+        config = arguments.configuration(self._section, self._events.endpoint)
+        environment.choose_start_method()
+        before = {child.pid for child in multiprocessing.active_children()}
+        self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._load.factory], disable_log_stats=True)
+        started = [child.pid for child in multiprocessing.active_children() if child.pid not in before]
+        self.core_pid = started[0] or 0
+
+    async def start(self, listener: Listener) -> worker_pb2.WorkerDescription:
+        if self._llm is None:
+            self.load()
+        llm = self._engine
+        self._tokenizer = llm.get_tokenizer()
+        self._parsers = OutputParsers(self._tokenizer, self._section)
+        self._defaults: dict[str, Any] = llm.model_config.get_diff_sampling_param()
+        self._defaults.pop("max_tokens", None)
+        self._socket = await self._stack.enter_async_context(self._events.subscribed())
+        await _warm_up(llm)
+        self._listener = listener
+        config = llm.vllm_config
+        return worker_pb2.WorkerDescription(
+            model=self._section.model,
+            model_path=os.path.abspath(self._section.model_path),  # noqa: ASYNC240 (touches no disk)
+            engine="vllm",
+            engine_version=vllm.__version__,
+            max_model_len=config.model_config.max_model_len,
+            max_num_seqs=config.scheduler_config.max_num_seqs,
+            max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
+            block_size=config.cache_config.block_size,
+            num_blocks=config.cache_config.num_gpu_blocks or 0,
+        )
+
+    async def run(self) -> None:
+        assert self._listener is not None, "start comes first"
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            follower = group.create_task(self._events.follow(self._socket, self._listener.on_cache))
+            for key in list(self._live):
+                self._begin(key, group)
+            await exited(self.core_pid)
+            self._group = None
+            follower.cancel()
+            for live in self._live.values():
+                if live.task is not None:
+                    live.task.cancel()
+        raise EngineDead(f"EngineCore (pid {self.core_pid}) ended")
+
+    def submit(self, call: EngineCall) -> None:
+        start = call.start
+        try:
+            made = Call(start, self._parsers, self._tokenizer, self._defaults, self._engine.model_config.max_model_len)
+        except Failure as failure:
+            self._tell(call.key, _refusal(start, failure))
+            return
+        except Exception:
+            _log.exception("call refused for a reason that is ours")
+            self._tell(call.key, _refusal(start, Failure(Reason.INTERNAL, "the worker failed on this call")))
+            return
+        if made.used_up:
+            self._tell(call.key, made.end(call_pb2.FINISH_REASON_LENGTH))
+            return
+        self._live[call.key] = _Live(made, start.priority)
+        if self._group is not None:
+            self._begin(call.key, self._group)
+
+    def abort(self, key: int) -> None:
+        live = self._live.get(key)
+        if live is None:
+            return
+        if live.task is not None:
+            live.task.cancel()  # generate() aborts in the EngineCore then
+        self._finish(key, live, live.call.end(call_pb2.FINISH_REASON_ABORT))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        if self._llm is not None:
+            await asyncio.to_thread(self._llm.shutdown)  # it waits for the process
+        self._events.close()
+
+    @property
+    def _engine(self) -> AsyncLLM:
+        assert self._llm is not None, "load comes first"
+        return self._llm
+
+    def _begin(self, key: int, group: asyncio.TaskGroup) -> None:
+        live = self._live[key]
+        live.task = group.create_task(self._serve(key, live))
+
+    async def _serve(self, key: int, live: _Live) -> None:
+        try:
+            stream = self._engine.generate(live.call.input, live.call.parameters, str(key), priority=live.priority)
+            async for result in stream:
+                message = live.call.take(result)
+                if message is None:
+                    continue
+                if message.HasField("finish"):
+                    self._finish(key, live, message)
+                else:
+                    self._tell(key, message)
+        except EngineDeadError:
+            return  # `run` says so
+        except Failure as failure:
+            self._fail(key, live, failure)
+        except (VLLMClientError, GracefulHTTPError, ValueError) as error:
+            self._fail(key, live, Failure(Reason.INVALID_ARGUMENT, str(error)))
+        except Exception:
+            _log.exception("call failed")
+            self._fail(key, live, Failure(Reason.INTERNAL, "the worker failed on this call"))
+
+    def _fail(self, key: int, live: _Live, failure: Failure) -> None:
+        self._finish(key, live, live.call.end(call_pb2.FINISH_REASON_ERROR, failure))
+
+    def _finish(self, key: int, live: _Live, message: worker_pb2.CallOutput) -> None:
+        if self._live.get(key) is live:  # else it was aborted meanwhile
+            del self._live[key]
+            self._tell(key, message)
+
+    def _tell(self, key: int, message: worker_pb2.CallOutput) -> None:
+        if not self._outputs:
+            # vLLM woke the tasks of all calls in this step together, so they run before this.
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outputs.append(Output(key, message))
+
+    def _flush(self) -> None:
+        outputs, self._outputs = self._outputs, []
+        if self._listener is not None:
+            self._listener.on_outputs(outputs)
+        if not self._live and (self._load.load.num_running or self._load.load.num_waiting):
+            self._load.idle()
+
+    def _on_load(self, load: worker_pb2.Load) -> None:
+        if self._listener is not None:
+            self._listener.on_load(load)
+
+
+async def _warm_up(llm: AsyncLLM) -> None:
+    """One token, so that the first call does not pay for what vLLM does on its first."""
+    parameters = SamplingParams(max_tokens=1, temperature=0)
+    async for _ in llm.generate(tokens_input([0]), parameters, "warm-up"):
+        pass
+
+
+def _refusal(start: worker_pb2.StartCall, failure: Failure) -> worker_pb2.CallOutput:
+    usage = call_pb2.Usage(prompt_tokens=len(start.prompt_token_ids))
+    finish = worker_pb2.Finish(
+        reason=call_pb2.FINISH_REASON_ERROR,
+        usage=usage,
+        error_reason=failure.reason.name,
+        error_message=failure.message,
+    )
+    return worker_pb2.CallOutput(finish=finish)
