@@ -1,0 +1,1 @@
+"""The scheduler: which call runs next, and where."""

@@ -1,0 +1,71 @@
+"""Settings of the scheduler."""
+
+from dataclasses import fields
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection
+from services.scheduler import ordering
+from services.scheduler.limits import Limits
+
+
+class SchedulerSection(Section):
+    """Which call runs next, and where."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """0: any free port."""
+    ordering: str = "least_attained"
+    """The policy that orders waiting calls: a file of services/scheduler/ordering."""
+    ordering_params: dict[str, float] = Field(default_factory=dict)
+    """Keywords of the policy."""
+    max_queued_calls: int = Field(default=20_000, ge=1)
+    """Calls that wait at most; more are refused with QUEUE_FULL and a time to come back."""
+    max_queued_per_program: int = Field(default=0, ge=0)
+    """The same for each program; 0: no bound of its own."""
+    max_queued_per_tenant: int = Field(default=0, ge=0)
+    """The same for each tenant; 0: no bound of its own."""
+    lookahead_calls: int = Field(default=1, ge=0)
+    """Calls that an engine gets beyond its batch, so that a slot that falls free is filled at once."""
+    scan_limit: int = Field(default=64, ge=1)
+    """Calls that one dispatch pass looks at: how far a call may be overtaken by ones that suit a free worker better."""
+    max_attempts: int = Field(default=8, ge=1)
+    """A call that lost this many workers is refused, for it may be what kills them."""
+    no_worker_grace_seconds: float = Field(default=15.0, ge=0)
+    """How long calls wait for a worker of their model when all are gone."""
+    max_programs: int = Field(default=20_000, ge=1)
+    """Programs remembered that have no call right now; beyond it the longest idle one ends."""
+    kept_programs: int = Field(default=2_000, ge=0)
+    """Ended programs that can still be listed."""
+    program_idle_seconds: float = Field(default=3600.0, gt=0)
+    """A program that makes no call for so long has ended."""
+    assumed_output_tokens: int = Field(default=256, ge=1)
+    """Length of an output before any was seen."""
+    assumed_step_seconds: float = Field(default=0.03, gt=0)
+    """Time of a decode step of a worker that has not reported one."""
+    assumed_prefill_tokens_per_second: float = Field(default=8_000.0, gt=0)
+    """Prefill speed of a worker that has not reported one."""
+    save_seconds: float = Field(default=1.0, gt=0)
+    """How often changed programs are written to the state store; so much service is forgotten at worst."""
+
+    @model_validator(mode="after")
+    def _ordering_exists(self) -> Self:
+        ordering.load(self.ordering, **self.ordering_params)
+        return self
+
+    def limits(self) -> Limits:
+        """What the core needs of this."""
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(Limits)}
+        return Limits(**values)
+
+
+class Settings(BaseModel):
+    """What a scheduler process reads."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cluster: ClusterSection = ClusterSection()
+    registry: RegistrySection = RegistrySection()
+    state: StateSection = StateSection()
+    telemetry: TelemetrySection = TelemetrySection()
+    scheduler: SchedulerSection = SchedulerSection()

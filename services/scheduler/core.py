@@ -1,0 +1,299 @@
+"""The scheduler's core: queues calls, places them on workers as late as possible, and keeps the programs' records.
+
+Contract. Each call that was submitted is answered by exactly one Place per attempt, or one Reject, which ends it.
+Placed calls per worker never exceed max_num_seqs + lookahead nor the worker's KV blocks (a call alone may), except by
+calls that gateways announce as running. All events are idempotent; unknown ids are ignored. Memory is bounded by the
+limits and by what runs. One `handle` or `tick` makes at most one bounded dispatch pass per model; `next_tick` asks for
+the rest at once.
+"""
+
+from math import inf
+from typing import assert_never
+
+from services.common.errors import Reason
+from services.scheduler import events, invariants
+from services.scheduler.admission import refusal
+from services.scheduler.events import Action, CallKey, Event, Place, ProgramChanged, Reject, Restarted
+from services.scheduler.expectation import OutputLengths
+from services.scheduler.fleet import Fleet
+from services.scheduler.limits import Limits
+from services.scheduler.ordering import Ordering
+from services.scheduler.placement import Assignment, plan
+from services.scheduler.programs import Programs
+from services.scheduler.records import Call
+from services.scheduler.waiting import WaitingRoom
+
+_AT_ONCE = 256
+"""Bound on what one tick does of each kind."""
+_WORKER_RETURNS_SECONDS = 5.0
+"""After NO_WORKER: about the time in which a worker is back."""
+
+
+class Core:
+    """`queue`, `fleet`, `programs`, `calls` and `links` may be read by anyone."""
+
+    def __init__(self, limits: Limits, ordering: Ordering) -> None:
+        self.limits = limits
+        self.fleet = Fleet()
+        self.programs = Programs(limits)
+        self.calls: dict[CallKey, Call] = {}
+        self.links: dict[int, dict[CallKey, Call]] = {}
+        self._waiting = WaitingRoom(ordering)
+        self.queue = self._waiting.queue
+        self._outputs = OutputLengths(limits.assumed_output_tokens)
+        self._unsettled: dict[str, None] = {}  # models for which a dispatch pass might place something
+        self._actions: list[Action] = []
+        self.num_judged = 0  # calls for which workers were compared so far: the measure of the work done
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        match event:
+            case events.CallSubmitted():
+                self._submit(event, now)
+            case events.CallStarted():
+                self._start(event, now)
+            case events.CallFinished():
+                self._finish(event, now)
+            case events.CallLost():
+                self._lose(event, now)
+            case events.ProgramEnded():
+                self._end(event, now)
+            case events.GatewayLost():
+                self._unlink(event, now)
+            case events.WorkerJoined():
+                self._join(event, now)
+            case events.WorkerLost():
+                self._leave(event.worker_id, now)
+            case events.LoadReported():
+                if (model := self.fleet.report_load(event, self.limits.lookahead_calls)) is not None:
+                    self._fleet_changed(model, now)
+            case events.CacheReported():
+                self.fleet.report_cache(event)
+            case events.FleetKnown():
+                self.fleet.known = True
+            case events.ProgramRestored():
+                self.programs.restore(event, now)
+            case _:
+                assert_never(event)
+        return self._settle(now)
+
+    def tick(self, now: float) -> list[Action]:
+        for key in self._waiting.timed_out(now, _AT_ONCE):
+            self._reject(self.calls[key], Reason.QUEUE_TIMEOUT, "no worker had room in time", now)
+        for model in self._waiting.stranded(now, _AT_ONCE):
+            self._abandon(model, now)
+        self._unsettled.update(dict.fromkeys(self._waiting.promote(now, _AT_ONCE)))
+        self._actions += [ProgramChanged(program_id) for program_id in self.programs.expire(now, _AT_ONCE)]
+        return self._settle(now)
+
+    def next_tick(self) -> float | None:
+        if self._unsettled:
+            return -inf
+        dues = (self._waiting.next_due(), self.programs.next_due())
+        return min((due for due in dues if due is not None), default=None)
+
+    def check(self) -> None:
+        """Raise AssertionError where the state contradicts itself."""
+        invariants.check(self)
+
+    def _settle(self, now: float) -> list[Action]:
+        models, self._unsettled = self._unsettled, {}
+        for model in models:
+            self._dispatch(model, now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _submit(self, event: events.CallSubmitted, now: float) -> None:
+        key = (event.program_id, event.call_id)
+        if (call := self.calls.get(key)) is not None:
+            self._relink(call, event.link)
+            if call.worker_id and (call.attempt, call.worker_id) != (event.attempt, event.worker_id):
+                self._answer(call, call.prompt_tokens - call.uncached_tokens, 0.0)
+            return
+        running = event.attempt > 0 and event.worker_id != ""
+        refused = None if running else refusal(event, self.fleet, self.queue, self.programs, self.limits)
+        if refused is not None:
+            retry = self._waiting.retry_after_seconds(now) if refused[0] is Reason.QUEUE_FULL else 0.0
+            self._actions.append(Reject(event.link, *key, *refused, retry))
+            return
+        program = self.programs.start(event.program_id, event.tenant, now)
+        expected_output = self._outputs.expect(program.tenant, event.agent, event.max_tokens)
+        call = self.calls[key] = Call(event, program, now, expected_output)
+        self.links.setdefault(event.link, {})[key] = call
+        if running:
+            call.worker_id, call.restored = event.worker_id, True
+            call.placed_at = call.expected_end = now
+            program.num_running += 1
+            self._ledger(call)
+        else:
+            self._enqueue(call, now, event.queue_timeout_seconds)
+
+    def _start(self, event: events.CallStarted, now: float) -> None:
+        call = self.calls.get((event.program_id, event.call_id))
+        worker = None if call is None else self.fleet.get(call.worker_id)
+        if call is not None and worker is not None:
+            step_seconds = worker.load.step_seconds or self.limits.assumed_step_seconds
+            worker.start(call, now + call.expected_output * step_seconds)
+
+    def _finish(self, event: events.CallFinished, now: float) -> None:
+        call = self.calls.get((event.program_id, event.call_id))
+        if call is None:
+            return
+        program = call.program
+        if call.worker_id:
+            seconds = event.service_seconds or now - call.placed_at
+            program.executed_seconds += seconds
+            program.attained_seconds = max(program.attained_seconds, call.inherited_seconds + seconds)
+        if event.completed:
+            self._outputs.learn(program.tenant, call.agent, event.usage.completion_tokens)
+        program.num_finished += 1
+        program.usage = program.usage.plus(event.usage)
+        self._forget(call, now)
+        self._actions.append(ProgramChanged(program.program_id))
+
+    def _lose(self, event: events.CallLost, now: float) -> None:
+        call = self.calls.get((event.program_id, event.call_id))
+        if call is None or not call.worker_id or call.attempt != event.attempt:
+            return
+        call.prompt_tokens += max(0, event.generated_tokens - call.generated_tokens)
+        call.generated_tokens = max(event.generated_tokens, call.generated_tokens)
+        self._vacate(call)
+        self._restart(call, now)
+
+    def _end(self, event: events.ProgramEnded, now: float) -> None:
+        if (program := self.programs.get(event.program_id)) is not None:
+            program.ending = True
+            self.programs.settle(program, now)
+            self._actions.append(ProgramChanged(program.program_id))
+
+    def _unlink(self, event: events.GatewayLost, now: float) -> None:
+        for call in list(self.links.get(event.link, {}).values()):
+            call.program.num_lost += bool(call.worker_id)
+            self._forget(call, now)
+
+    def _join(self, event: events.WorkerJoined, now: float) -> None:
+        self._leave(event.worker_id, now)
+        for call in self.fleet.join(event):
+            self._ledger(call)
+        self._fleet_changed(event.model, now)
+
+    def _leave(self, worker_id: str, now: float) -> None:
+        if (worker := self.fleet.leave(worker_id)) is None:
+            return
+        for call in worker.placed.values():
+            call.program.num_running -= 1
+            self._restart(call, now)
+        self._fleet_changed(worker.description.model, now)
+
+    def _fleet_changed(self, model: str, now: float) -> None:
+        if self.fleet.serving(model):
+            self._waiting.relieve(model)
+        elif self.queue.of_model(model):
+            self._waiting.strand(model, now + self.limits.no_worker_grace_seconds)
+        self._unsettled[model] = None
+
+    def _dispatch(self, model: str, now: float) -> None:
+        calls = self.queue.front(model, self.limits.scan_limit)
+        decided = plan(calls, self.fleet.serving(model), self.fleet.index, now, self.limits)
+        self.num_judged += decided.num_judged
+        for call in decided.unservable:
+            self._reject(call, Reason.CONTEXT_LENGTH_EXCEEDED, "no worker takes a prompt that long", now)
+        for assignment in decided.assignments:
+            self._place(assignment, now)
+        # Those looked at and not placed wait for something to change; those beyond have not been looked at.
+        if (decided.assignments or decided.unservable) and len(calls) == self.limits.scan_limit:
+            self._unsettled[model] = None
+
+    def _place(self, assignment: Assignment, now: float) -> None:
+        call = assignment.call
+        waited_seconds = now - call.queued_at
+        self._waiting.leave(call, now)
+        call.attempt += 1
+        call.hold = None
+        call.worker_id = assignment.worker.worker_id
+        call.kv_blocks = assignment.kv_blocks
+        call.uncached_tokens = call.prompt_tokens - assignment.cached_tokens
+        call.placed_at = now
+        call.expected_end = now + assignment.seconds
+        call.program.num_running += 1
+        assignment.worker.place(call)
+        self._answer(call, assignment.cached_tokens, waited_seconds)
+
+    def _answer(self, call: Call, cached_tokens: int, waited_seconds: float) -> None:
+        if (worker := self.fleet.get(call.worker_id)) is not None:
+            place = (call.attempt, call.worker_id, worker.description.address, -call.priority)
+            self._actions.append(Place(call.link, *call.key, *place, cached_tokens, waited_seconds))
+
+    def _enqueue(self, call: Call, now: float, timeout_seconds: float = 0.0) -> None:
+        position = self._waiting.enter(call, now, timeout_seconds)
+        if not self.fleet.serving(call.model):
+            self._waiting.strand(call.model, now + self.limits.no_worker_grace_seconds)
+        elif position < self.limits.scan_limit:
+            self._unsettled[call.model] = None
+
+    def _ledger(self, call: Call) -> None:
+        """Enter a call that its gateway says is running."""
+        if (worker := self.fleet.get(call.worker_id)) is not None:
+            call.kv_blocks = worker.blocks_for(call)
+        self.fleet.enter(call)
+
+    def _vacate(self, call: Call) -> None:
+        """Take a placed call off its worker."""
+        call.program.num_running -= 1
+        if self.fleet.release(call) is not None:
+            self._unsettled[call.model] = None
+
+    def _restart(self, call: Call, now: float) -> None:
+        """A call that is off the ledger goes back to the queue."""
+        call.program.num_restarted += 1
+        call.restored = False
+        if call.attempt >= self.limits.max_attempts:
+            message = f"the call lost its worker {call.attempt} times"
+            self._actions.append(Reject(call.link, *call.key, Reason.ENGINE_DEAD, message))
+            self._erase(call, now)
+            return
+        expected = self._outputs.expect(call.program.tenant, call.agent, call.max_tokens)
+        call.expected_output = max(1.0, expected - call.generated_tokens)
+        self._actions.append(Restarted(*call.key))
+        self._enqueue(call, now)
+
+    def _abandon(self, model: str, now: float) -> None:
+        """No worker came for the model in time."""
+        unknown = self.fleet.unknown(model)
+        reason = Reason.MODEL_NOT_FOUND if unknown else Reason.NO_WORKER
+        for call in self.queue.front(model, _AT_ONCE):
+            self._reject(call, reason, f"no worker serves the model {model!r}{'' if unknown else ' now'}", now)
+        if self.queue.of_model(model):
+            self._waiting.strand(model, now)
+
+    def _reject(self, call: Call, reason: Reason, message: str, now: float) -> None:
+        retry = 0.0
+        if reason is Reason.NO_WORKER:
+            retry = _WORKER_RETURNS_SECONDS
+        elif reason is Reason.QUEUE_TIMEOUT:
+            retry = self._waiting.retry_after_seconds(now)
+        self._actions.append(Reject(call.link, *call.key, reason, message, retry))
+        self._forget(call, now)
+
+    def _relink(self, call: Call, link: int) -> None:
+        if link != call.link:
+            self._cut(call)
+            call.link = link
+            self.links.setdefault(link, {})[call.key] = call
+
+    def _cut(self, call: Call) -> None:
+        calls = self.links[call.link]
+        del calls[call.key]
+        if not calls:
+            del self.links[call.link]
+
+    def _forget(self, call: Call, now: float) -> None:
+        if call.worker_id:
+            self._vacate(call)
+        else:
+            self._waiting.leave(call, now)
+        self._erase(call, now)
+
+    def _erase(self, call: Call, now: float) -> None:
+        del self.calls[call.key]
+        self._cut(call)
+        self.programs.settle(call.program, now)

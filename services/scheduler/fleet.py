@@ -1,0 +1,99 @@
+"""Fleet: the workers, by model, and which models were ever served.
+
+Bounded by the workers that live; models are remembered for good (there are as many as names were deployed).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from services.scheduler.cache_index import CacheIndex
+from services.scheduler.events import CacheReported, CallKey, LoadReported, WorkerJoined
+from services.scheduler.records import Call, Worker
+
+
+class Fleet:
+    """Also holds the calls that were announced as running on workers not (yet) known here: `adrift`."""
+
+    def __init__(self) -> None:
+        self.known = False
+        """Every worker registered at the start has been heard of."""
+        self.index = CacheIndex()
+        self._workers: dict[str, Worker] = {}
+        self._models: dict[str, dict[str, Worker]] = {}
+        self._adrift: dict[str, dict[CallKey, Call]] = {}
+
+    def get(self, worker_id: str) -> Worker | None:
+        """The worker of that id."""
+        return self._workers.get(worker_id)
+
+    def workers(self) -> list[Worker]:
+        """All, in order of their id."""
+        return [self._workers[worker_id] for worker_id in sorted(self._workers)]
+
+    def serving(self, model: str) -> list[Worker]:
+        """Those of the model that take new calls, in the order in which they joined."""
+        return [worker for worker in self._models.get(model, {}).values() if not worker.load.draining]
+
+    def longest_prompt(self, model: str) -> int | None:
+        """Tokens of the longest prompt that some worker of the model takes; None without workers."""
+        return max((worker.description.max_model_len - 1 for worker in self.serving(model)), default=None)
+
+    def unknown(self, model: str) -> bool:
+        """No worker ever served the model, and that is certain."""
+        return self.known and bool(self._models) and model not in self._models
+
+    def join(self, event: WorkerJoined) -> list[Call]:
+        """Enter a worker; the calls that are said to run there, which the caller enters."""
+        load = event.load or LoadReported(event.worker_id)
+        worker = Worker(replace(event, cached_blocks=()), load)
+        self._workers[event.worker_id] = worker
+        self._models.setdefault(event.model, {})[event.worker_id] = worker
+        self.index.join(event.worker_id, event.num_blocks)
+        self.index.update(event.worker_id, event.cached_blocks, (), reset=False)
+        return list(self._adrift.pop(event.worker_id, {}).values())
+
+    def leave(self, worker_id: str) -> Worker | None:
+        """Take a worker out; its calls are the caller's business."""
+        worker = self._workers.pop(worker_id, None)
+        if worker is not None:
+            del self._models[worker.description.model][worker_id]
+            self.index.leave(worker_id)
+        return worker
+
+    def report_load(self, event: LoadReported, lookahead_calls: int) -> str | None:
+        """Take in a load report; the model, if the worker opened or began to drain by it."""
+        worker = self._workers.get(event.worker_id)
+        if worker is None:
+            return None
+        before = worker.open(lookahead_calls), worker.load.draining
+        worker.load = event
+        after = worker.open(lookahead_calls), event.draining
+        return worker.description.model if before != after else None
+
+    def report_cache(self, event: CacheReported) -> None:
+        """Take in changes of a worker's prefix cache."""
+        self.index.update(event.worker_id, event.stored, event.removed, event.reset)
+
+    def enter(self, call: Call) -> None:
+        """Put a call on the ledger of its worker."""
+        worker = self._workers.get(call.worker_id)
+        if worker is None:
+            self._adrift.setdefault(call.worker_id, {})[call.key] = call
+        else:
+            worker.place(call)
+
+    def release(self, call: Call) -> Worker | None:
+        """Take a placed call off the ledger; the worker, if it is known."""
+        worker = self._workers.get(call.worker_id)
+        if worker is not None:
+            worker.release(call)
+            return worker
+        adrift = self._adrift[call.worker_id]
+        del adrift[call.key]
+        if not adrift:
+            del self._adrift[call.worker_id]
+        return None
+
+    def adrift(self) -> Iterable[Call]:
+        """Calls announced as running on workers that are not known."""
+        return [call for calls in self._adrift.values() for call in calls.values()]

@@ -1,0 +1,22 @@
+"""The numbers that bound and tune the scheduler's core; config.py has their defaults and meanings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Fields are those of `SchedulerSection`."""
+
+    max_queued_calls: int
+    max_queued_per_program: int
+    max_queued_per_tenant: int
+    lookahead_calls: int
+    scan_limit: int
+    max_attempts: int
+    no_worker_grace_seconds: float
+    max_programs: int
+    kept_programs: int
+    program_idle_seconds: float
+    assumed_output_tokens: int
+    assumed_step_seconds: float
+    assumed_prefill_tokens_per_second: float

@@ -1,0 +1,23 @@
+"""What /metrics of a scheduler tells."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_DECISION = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_WAIT = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+LEADING: Final = Gauge("legato_scheduler_leading", "1 while this process leads.")
+QUEUE_LENGTH: Final = Gauge("legato_scheduler_queue_length", "Calls that wait for a place.")
+DECISION_SECONDS: Final = Histogram(
+    "legato_scheduler_decision_seconds",
+    "From the arrival of a gateway's event to the end of the decisions that it led to.",
+    buckets=_DECISION,
+)
+QUEUE_SECONDS: Final = Histogram(
+    "legato_scheduler_queue_seconds", "What calls that were placed had waited here.", buckets=_WAIT
+)
+PLACEMENTS: Final = Counter("legato_scheduler_placements_total", "Calls placed, again ones included.")
+REJECTIONS: Final = Counter("legato_scheduler_rejections_total", "Calls refused.", ("reason",))
+RESTARTS: Final = Counter("legato_scheduler_restarts_total", "Calls that lost their worker and were queued again.")
+UNSAVED: Final = Gauge("legato_scheduler_unsaved_programs", "Programs whose state is still to be written.")

@@ -1,0 +1,39 @@
+"""Orderings: which ready call goes next. Each file here is one policy, by its name; keywords are its settings.
+
+A policy only ranks: it owns nothing and sees no clock. Higher call priority, then restarted calls, then the policy's
+rank, then arrival decide, in this order.
+"""
+
+import importlib
+import pkgutil
+from typing import Protocol, cast
+
+from services.scheduler.records import Call
+
+
+class Ordering(Protocol):
+    """Ranks queued calls."""
+
+    def rank(self, call: Call) -> tuple[float, ...]:
+        """Smaller goes first. Asked when the call is queued and when it is promoted; always of one length."""
+        ...
+
+    def promotes_at(self, call: Call) -> float:
+        """When a call that still waits has starved: `promoted` is set and its rank asked again. inf: never."""
+        ...
+
+
+def names() -> list[str]:
+    """The policies there are."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str, **params: float) -> Ordering:
+    """The policy of that name. Raises ValueError for an unknown name, an unknown parameter or a bad value."""
+    if name not in names():
+        raise ValueError(f"unknown ordering {name!r}; known: {', '.join(names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    try:
+        return cast("Ordering", module.Policy(**params))  # a module found by name: pyright cannot see its class
+    except TypeError as error:
+        raise ValueError(f"ordering {name}: {error}") from None

@@ -1,0 +1,172 @@
+"""What the core remembers: programs, calls and workers. Only the core and its parts mutate them."""
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+from services.scheduler.events import CallKey, CallSubmitted, LoadReported, TokenUsage, WorkerJoined
+
+
+@dataclass(slots=True)
+class Program:
+    """One run of an agent program."""
+
+    program_id: str
+    tenant: str
+    started: float
+    last_active: float
+    ended: float | None = None
+    ending: bool = False
+    """Its end was announced; it ends with its last call."""
+    num_queued: int = 0
+    num_running: int = 0
+    num_finished: int = 0
+    num_restarted: int = 0
+    num_lost: int = 0
+    """Running calls whose gateway went away."""
+    executed_seconds: float = 0.0
+    """Engine seconds of all finished calls (Autellix's T_p)."""
+    attained_seconds: float = 0.0
+    """Engine seconds along the longest chain of calls seen (ATLAS's scalar); equals `executed_seconds` on a chain."""
+    waited_seconds: float = 0.0
+    """Queue seconds that count towards starvation (W_p)."""
+    queue_seconds: float = 0.0
+    usage: TokenUsage = field(default_factory=TokenUsage)
+
+    @property
+    def num_live(self) -> int:
+        """Calls queued or running."""
+        return self.num_queued + self.num_running
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Placement's decision that a call waits for a busy worker."""
+
+    worker_id: str
+    kv_blocks: int
+    cached_blocks: int
+    seconds: float
+    """Predicted until completion."""
+    judged_at: float
+
+
+class Call:
+    """One call, queued (no worker_id) or placed. Compared by identity."""
+
+    __slots__ = (
+        "agent",
+        "arrived",
+        "attempt",
+        "block_hashes",
+        "expected_end",
+        "expected_output",
+        "generated_tokens",
+        "hold",
+        "inherited_seconds",
+        "key",
+        "kv_blocks",
+        "link",
+        "max_tokens",
+        "model",
+        "order",
+        "placed_at",
+        "priority",
+        "program",
+        "promoted",
+        "prompt_tokens",
+        "queued_at",
+        "restored",
+        "uncached_tokens",
+        "waiting_since",
+        "worker_id",
+    )
+
+    def __init__(self, event: CallSubmitted, program: Program, now: float, expected_output: float) -> None:
+        self.key: CallKey = (event.program_id, event.call_id)
+        self.program = program
+        self.link = event.link
+        self.model = event.model
+        self.agent = event.agent
+        self.prompt_tokens = event.prompt_tokens
+        """Generated tokens of lost attempts included."""
+        self.max_tokens = event.max_tokens
+        self.block_hashes = event.block_hashes
+        self.priority = event.priority
+        self.arrived = now
+        self.inherited_seconds = program.attained_seconds
+        self.expected_output = expected_output
+        """Tokens that it will still generate."""
+        self.generated_tokens = 0
+        """By lost attempts; they count among the prompt's."""
+        self.attempt = event.attempt
+        self.worker_id = ""
+        self.queued_at = now
+        """When it was queued last."""
+        self.waiting_since = now
+        """As `queued_at`, but starts again when the call is promoted (W_c = now - waiting_since)."""
+        self.promoted = False
+        """It starved and was moved to the front."""
+        self.restored = False
+        """Announced as running by its gateway: the scheduler did not choose its place."""
+        self.hold: Hold | None = None
+        """Belongs to placement."""
+        self.order: tuple[float, ...] = ()
+        """Its place in the queue."""
+        self.placed_at = 0.0
+        self.expected_end = 0.0
+        self.kv_blocks = 0
+        self.uncached_tokens = 0
+        """Prompt tokens still to prefill on the worker."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker and the ledger of what was placed there."""
+
+    description: WorkerJoined
+    load: LoadReported
+    placed: dict[CallKey, Call] = field(default_factory=dict[CallKey, Call])
+    kv_blocks: int = 0
+    """Predicted blocks of the placed calls."""
+    uncached_tokens: int = 0
+    """Prompt tokens of placed calls that wait for their prefill."""
+    ends: list[float] = field(default_factory=list[float])
+    """When the placed calls are expected to end, ascending."""
+
+    @property
+    def worker_id(self) -> str:
+        return self.description.worker_id
+
+    def blocks_for(self, call: Call) -> int:
+        """KV blocks that the call will need at its end."""
+        return -(-(call.prompt_tokens + int(call.expected_output)) // self.description.block_size)
+
+    def open(self, lookahead_calls: int) -> bool:
+        """May it take one more call, KV aside?"""
+        return (
+            len(self.placed) < self.description.max_num_seqs + lookahead_calls
+            and self.load.num_waiting <= lookahead_calls
+            and not self.load.draining
+        )
+
+    def place(self, call: Call) -> None:
+        """Enter a call whose expectations are set."""
+        self.placed[call.key] = call
+        self.kv_blocks += call.kv_blocks
+        self.uncached_tokens += call.uncached_tokens
+        insort(self.ends, call.expected_end)
+
+    def start(self, call: Call, expected_end: float) -> None:
+        """The call's prefill is done."""
+        self.uncached_tokens -= call.uncached_tokens
+        call.uncached_tokens = 0
+        del self.ends[bisect_left(self.ends, call.expected_end)]
+        call.expected_end = expected_end
+        insort(self.ends, expected_end)
+
+    def release(self, call: Call) -> None:
+        """Take a call off the ledger."""
+        del self.placed[call.key]
+        self.kv_blocks -= call.kv_blocks
+        self.uncached_tokens -= call.uncached_tokens
+        del self.ends[bisect_left(self.ends, call.expected_end)]

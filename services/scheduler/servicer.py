@@ -1,0 +1,106 @@
+"""SchedulerService over the term that this process leads, if it does."""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
+from services.common.errors import Failure, Reason
+from services.scheduler import metrics
+from services.scheduler.events import Reject
+from services.scheduler.term import NOT_LEADER, Gateway, Term
+from services.scheduler.translation import event_of, status_of
+
+_LISTED = 100
+_MOST_LISTED = 10_000
+
+
+class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
+    """Set `term` while leading. Everything runs on the event loop's thread."""
+
+    def __init__(self) -> None:
+        self.term: Term | None = None
+
+    async def Schedule(  # pyright: ignore[reportIncompatibleMethodOverride] (grpc.aio also takes handlers that write)
+        self,
+        request_iterator: AsyncIterator[scheduler_pb2.ScheduleRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        term = self._leading()
+        first = await anext(request_iterator, None)
+        if first is None:
+            return
+        if not first.events or not first.events[0].hello.gateway_id:
+            raise Failure(Reason.INVALID_ARGUMENT, "the first event must be a hello with a gateway_id", "events[0]")
+        gateway = term.open(first.events[0].hello.gateway_id)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(_read(term, gateway, first, request_iterator))
+                while (batch := await gateway.outbox.take()) is not None:
+                    await context.write(batch)
+                reader.cancel()
+        finally:
+            term.close(gateway)
+
+    async def ListWorkers(
+        self, request: scheduler_pb2.ListWorkersRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> scheduler_pb2.ListWorkersResponse:
+        term = self._leading()
+        response = scheduler_pb2.ListWorkersResponse()
+        for worker in term.core.fleet.workers():
+            report = term.reports[worker.worker_id]
+            response.workers.add(
+                description=report.description,
+                load=report.load,
+                address=report.address,
+                num_placed=len(worker.placed),
+                num_cached_blocks=term.core.fleet.index.num_blocks(worker.worker_id),
+            )
+        return response
+
+    async def ListPrograms(
+        self, request: scheduler_pb2.ListProgramsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> scheduler_pb2.ListProgramsResponse:
+        term = self._leading()
+        if request.limit > _MOST_LISTED:
+            raise Failure(Reason.INVALID_ARGUMENT, f"limit: at most {_MOST_LISTED}, got {request.limit}", "limit")
+        programs = term.core.programs
+        listed = itertools.chain(programs.live(), programs.ended() if request.include_ended else ())
+        chosen = (program for program in listed if not request.tenant or program.tenant == request.tenant)
+        newest = heapq.nlargest(request.limit or _LISTED, chosen, key=lambda program: program.started)
+        return scheduler_pb2.ListProgramsResponse(programs=[status_of(program, term.epoch) for program in newest])
+
+    def _leading(self) -> Term:
+        if self.term is None:
+            raise Failure(Reason.NOT_LEADER, NOT_LEADER)
+        return self.term
+
+
+async def _read(
+    term: Term,
+    gateway: Gateway,
+    first: scheduler_pb2.ScheduleRequest,
+    requests: AsyncIterator[scheduler_pb2.ScheduleRequest],
+) -> None:
+    """Feed the gateway's events until it has no more, then end its stream."""
+    _feed(term, gateway, first)
+    async for request in requests:
+        _feed(term, gateway, request)
+        await gateway.outbox.room()
+    gateway.outbox.close()
+
+
+def _feed(term: Term, gateway: Gateway, request: scheduler_pb2.ScheduleRequest) -> None:
+    arrived = time.perf_counter()
+    for message in request.events:
+        event = event_of(message, gateway.link)
+        if isinstance(event, Reject):
+            gateway.outbox.put(event)
+        elif event is not None:
+            term.feed(event)
+            metrics.DECISION_SECONDS.observe(time.perf_counter() - arrived)

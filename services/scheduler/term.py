@@ -1,0 +1,105 @@
+"""Term: one time of leading. The core with its driver, the gateways' links and what is known of the workers.
+
+It begins empty, but for what the archive remembers: gateways announce their calls again, workers report anew.
+"""
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import assert_never
+
+from legato.v1 import worker_pb2
+from services.common.clock import LoopClock
+from services.common.driver import Driver
+from services.common.errors import Failure, Reason
+from services.scheduler import metrics, ordering
+from services.scheduler.config import SchedulerSection
+from services.scheduler.core import Core
+from services.scheduler.events import Action, Event, GatewayLost, Place, ProgramChanged, Reject, Restarted
+from services.scheduler.outbox import Outbox
+
+NOT_LEADER = "another scheduler leads"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway's stream."""
+
+    link: int
+    gateway_id: str
+    outbox: Outbox
+
+
+@dataclass(slots=True)
+class WorkerReport:
+    """The last that a worker said."""
+
+    description: worker_pb2.WorkerDescription
+    load: worker_pb2.Load
+    address: str
+
+
+class Term:
+    """Everything runs on the event loop's thread. After `end` nothing is taken in and nothing goes out."""
+
+    def __init__(self, settings: SchedulerSection) -> None:
+        clock = LoopClock()
+        self.core = Core(settings.limits(), ordering.load(settings.ordering, **settings.ordering_params))
+        self.epoch = time.time() - clock.now()
+        """Unix time at the origin of the core's clock."""
+        self.reports: dict[str, WorkerReport] = {}
+        self.unsaved: dict[str, None] = {}
+        """Programs that changed since they were last written; bounded by the archive."""
+        self._driver: Driver[Event, Action] = Driver(self.core, clock, self._perform)
+        self._links = itertools.count(1)
+        self._gateways: dict[int, Gateway] = {}
+        self._ended = False
+
+    def feed(self, event: Event) -> None:
+        """Let something happen."""
+        if not self._ended:
+            self._driver.feed(event)
+            metrics.QUEUE_LENGTH.set(len(self.core.queue))
+
+    def open(self, gateway_id: str) -> Gateway:
+        """A gateway's stream began. An older one of the same gateway is over: it broke, and this end did not notice."""
+        for gateway in list(self._gateways.values()):
+            if gateway.gateway_id == gateway_id:
+                gateway.outbox.close()
+                self.close(gateway)
+        gateway = Gateway(next(self._links), gateway_id, Outbox())
+        self._gateways[gateway.link] = gateway
+        return gateway
+
+    def close(self, gateway: Gateway) -> None:
+        """A gateway's stream ended. Harmless when it was closed before."""
+        if self._gateways.pop(gateway.link, None) is not None:
+            self.feed(GatewayLost(gateway.link))
+
+    def end(self) -> None:
+        """The term is over: all streams end with NOT_LEADER."""
+        self._ended = True
+        self._driver.close()
+        for gateway in self._gateways.values():
+            gateway.outbox.fail(Failure(Reason.NOT_LEADER, NOT_LEADER))
+        metrics.QUEUE_LENGTH.set(0)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Place():
+                metrics.PLACEMENTS.inc()
+                metrics.QUEUE_SECONDS.observe(action.waited_seconds)
+                self._send(action)
+            case Reject():
+                metrics.REJECTIONS.labels(action.reason.name).inc()
+                self._send(action)
+            case Restarted():
+                metrics.RESTARTS.inc()
+            case ProgramChanged():
+                self.unsaved[action.program_id] = None
+            case _:
+                assert_never(action)
+
+    def _send(self, action: Place | Reject) -> None:
+        if (gateway := self._gateways.get(action.link)) is not None:
+            gateway.outbox.put(action)

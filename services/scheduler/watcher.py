@@ -1,0 +1,111 @@
+"""Watches the workers: follows the registry's list, holds one Watch stream to each, and tells the core what they say.
+
+A stream that breaks means that the worker is lost, at once; it is new when it answers again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from contextlib import aclosing
+
+import grpc
+
+from legato.v1 import worker_pb2, worker_pb2_grpc
+from services.common import rpc
+from services.common.registry import Member, Registry
+from services.scheduler import translation
+from services.scheduler.events import FleetKnown, WorkerLost
+from services.scheduler.term import Term, WorkerReport
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+async def watch(term: Term, registry: Registry) -> None:
+    """Follow the workers until cancelled."""
+    follower = _Follower(term)
+    followed: dict[str, tuple[Member, asyncio.Task[None]]] = {}
+    async with asyncio.TaskGroup() as tasks, aclosing(registry.watch("worker")) as snapshots:
+        async for members in snapshots:
+            for name, (member, task) in list(followed.items()):
+                if members.get(name) != member:
+                    task.cancel()
+                    del followed[name]
+            follower.expect(members.keys())
+            for name, member in members.items():
+                if name not in followed:
+                    followed[name] = member, tasks.create_task(follower.follow(member), name=f"watch {name}")
+
+
+class _Follower:
+    def __init__(self, term: Term) -> None:
+        self._term = term
+        self._awaited: set[str] | None = None
+        """Workers of the first list that were not heard of yet."""
+
+    def expect(self, names: Collection[str]) -> None:
+        """The list as it is now."""
+        if self._awaited is None:
+            self._awaited = set(names)
+            if not names:
+                self._term.feed(FleetKnown())
+
+    async def follow(self, member: Member) -> None:
+        """Hold the worker's stream, again and again."""
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        try:
+            async with rpc.channel(member.address) as channel:
+                stub = worker_pb2_grpc.WorkerServiceStub(channel)
+                while True:
+                    if await self._hear(member, stub):
+                        pause_seconds = _FIRST_PAUSE_SECONDS
+                    self._settle(member)
+                    await asyncio.sleep(pause_seconds)  # a peer that ends each stream at once is not called in a loop
+                    pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+        finally:
+            self._settle(member)
+
+    async def _hear(self, member: Member, stub: worker_pb2_grpc.WorkerServiceStub) -> bool:
+        """Hold one stream until it ends; whether the worker said anything."""
+        worker_id = ""
+        stream = stub.Watch(worker_pb2.WatchRequest(), wait_for_ready=True)
+        try:
+            async for response in stream:
+                if response.HasField("description"):
+                    worker_id = response.description.worker_id
+                    self._join(response, member)
+                else:
+                    self._report(worker_id, response)
+        except grpc.aio.AioRpcError as error:
+            _log.warning("worker %s: watching ended: %s", member.id, rpc.failure_from(error))
+        finally:
+            stream.cancel()
+            if worker_id:
+                self._term.reports.pop(worker_id, None)
+                self._term.feed(WorkerLost(worker_id))
+        return worker_id != ""
+
+    def _join(self, response: worker_pb2.WatchResponse, member: Member) -> None:
+        description = response.description
+        self._term.reports[description.worker_id] = WorkerReport(description, response.load, member.address)
+        self._term.feed(translation.joined(response, member.address))
+        self._settle(member)
+
+    def _report(self, worker_id: str, response: worker_pb2.WatchResponse) -> None:
+        report = self._term.reports.get(worker_id)
+        if report is None:
+            return
+        if response.HasField("load"):
+            report.load = response.load
+            self._term.feed(translation.load_of(worker_id, response.load))
+        if response.HasField("cache"):
+            self._term.feed(translation.cache_of(worker_id, response.cache))
+
+    def _settle(self, member: Member) -> None:
+        """The worker answered, or will not for now."""
+        if self._awaited and member.id in self._awaited:
+            self._awaited.discard(member.id)
+            if not self._awaited:
+                self._term.feed(FleetKnown())

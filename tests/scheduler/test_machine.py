@@ -1,0 +1,157 @@
+"""Whatever happens in whatever order: no call is lost or placed twice, capacity holds, every call gets its answer."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from services.scheduler import ordering
+from services.scheduler.events import CallStarted, GatewayLost, Place, ProgramEnded, Reject
+from tests.scheduler.stage import Stage
+
+WORKERS = st.sampled_from(["a", "b", "c"])
+PROGRAMS = st.sampled_from(["p", "q", "r"])
+
+
+class Traffic(RuleBasedStateMachine):
+    """A gateway, workers that come and go, and time. The stage checks the core's invariants after every event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+        self.open: dict[tuple[str, str], int] = {}
+        """Calls without a final answer, with the attempt that runs (0: none)."""
+        self.links: dict[tuple[str, str], int] = {}
+        self.next_call = 0
+
+    @initialize(name=st.sampled_from(ordering.names()), lookahead=st.integers(0, 2))
+    def begin(self, name: str, lookahead: int) -> None:
+        self.stage = Stage(ordering=name, lookahead_calls=lookahead, scan_limit=4, max_queued_calls=12)
+        self.stage.join("a", seqs=2, blocks=40)
+
+    @rule(
+        program=PROGRAMS,
+        prompt=st.integers(1, 900),
+        shared=st.integers(0, 30),
+        priority=st.integers(-1, 1),
+        timeout=st.sampled_from([0.0, 0.0, 7.0]),
+        link=st.integers(1, 2),
+    )
+    def submit(self, program: str, prompt: int, shared: int, priority: int, timeout: float, link: int) -> None:
+        self.next_call += 1
+        key = (program, f"c{self.next_call}")
+        self.open[key], self.links[key] = 0, link
+        blocks = list(range(shared))
+        self.stage.submit(key[1], program, prompt=prompt, blocks=blocks, priority=priority, timeout=timeout, link=link)
+
+    @precondition(lambda self: self.stage.running)
+    @rule(data=st.data(), seconds=st.floats(0, 20))
+    def finish(self, data: st.DataObject, seconds: float) -> None:
+        key = data.draw(st.sampled_from(sorted(self.stage.running)))
+        self.stage.finish(key[1], key[0], seconds)
+        self.open.pop(key, None)
+
+    @precondition(lambda self: self.stage.running)
+    @rule(data=st.data())
+    def lose_or_start(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.stage.running)))
+        self.stage.feed(CallStarted(*key))
+        attempt = self.stage.running.pop(key).attempt
+        self.open[key] = 0
+        self.stage.lose(key[1], attempt, generated=3, program_id=key[0])
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.open)))
+        self.stage.finish(key[1], key[0], 0.0)
+        del self.open[key]
+
+    @rule(worker=WORKERS, seqs=st.integers(1, 3), blocks=st.sampled_from([10, 40, 200]))
+    def join(self, worker: str, seqs: int, blocks: int) -> None:
+        self._lost(worker)
+        self.stage.join(worker, seqs=seqs, blocks=blocks)
+
+    @rule(worker=WORKERS)
+    def lose_worker(self, worker: str) -> None:
+        self._lost(worker)
+        self.stage.lose_worker(worker)
+
+    @rule(worker=WORKERS, waiting=st.integers(0, 3), draining=st.booleans())
+    def load(self, worker: str, waiting: int, draining: bool) -> None:
+        self.stage.load(worker, waiting=waiting, draining=draining)
+
+    @rule(worker=WORKERS, depth=st.integers(0, 30))
+    def cache(self, worker: str, depth: int) -> None:
+        self.stage.cache(worker, range(depth))
+
+    @rule(link=st.integers(1, 2))
+    def lose_gateway(self, link: int) -> None:
+        self.stage.feed(GatewayLost(link))
+        self.stage.run()
+        self._read_answers()
+        for key in [key for key, owner in self.links.items() if owner == link]:
+            self.open.pop(key, None)
+            self.stage.running.pop(key, None)
+
+    @rule(program=PROGRAMS)
+    def end_program(self, program: str) -> None:
+        self.stage.feed(ProgramEnded(program))
+
+    @rule(seconds=st.sampled_from([0.1, 3.0, 30.0]))
+    def wait(self, seconds: float) -> None:
+        self.stage.run(seconds)
+
+    @invariant()
+    def answers_are_consistent(self) -> None:
+        if hasattr(self, "stage"):
+            self._read_answers()
+            assert set(self.stage.core.calls) == set(self.open), "a call was lost, or remembered for no reason"
+
+    @invariant()
+    def nothing_is_empty_while_calls_wait(self) -> None:
+        if not hasattr(self, "stage") or not len(self.stage.core.queue):
+            return
+        for worker in self.stage.core.fleet.workers():
+            assert worker.placed or not worker.open(self.stage.core.limits.lookahead_calls), f"{worker} idles"
+
+    def teardown(self) -> None:
+        """From here on every engine works: every call must be placed or rejected."""
+        if not hasattr(self, "stage"):
+            return
+        for worker in ("a", "b", "c"):
+            self.lose_worker(worker)
+            self.stage.join(worker, seqs=2, blocks=100)
+        self._read_answers()
+        for _ in range(200):
+            if not self.stage.running:
+                break
+            key = min(self.stage.running)
+            self.stage.finish(key[1], key[0])
+            self.open.pop(key, None)
+            self._read_answers()
+        assert not self.open, "calls were never answered"
+        assert not self.stage.core.calls
+
+    def _lost(self, worker: str) -> None:
+        self._read_answers()
+        for key, place in list(self.stage.running.items()):
+            if place.worker_id == worker:
+                self.open[key] = 0
+                del self.stage.running[key]
+
+    def _read_answers(self) -> None:
+        for action in self.stage.actions[self.seen :]:
+            if isinstance(action, Place):
+                key = (action.program_id, action.call_id)
+                assert self.open.get(key) == 0, f"{key} is placed twice or was not asked for"
+                self.open[key] = action.attempt
+            elif isinstance(action, Reject):
+                key = (action.program_id, action.call_id)
+                assert key in self.open, f"{key} is rejected but was not asked for"
+                del self.open[key]
+                self.stage.running.pop(key, None)
+        self.seen = len(self.stage.actions)
+
+
+TestTraffic = Traffic.TestCase
+TestTraffic.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
