@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def needs_vllm() -> None:
 
 
 @contextmanager
-def running(overrides: Mapping[str, object], output: Path, *flags: str) -> Iterator[Stack]:
+def running(overrides: Mapping[str, object], output: Path, *flags: str) -> Generator[Stack]:
     """A stack for the length of the context; it must stop cleanly."""
     stack = spawn(flags, overrides, output)
     try:

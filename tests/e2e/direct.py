@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def main() -> None:
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams, TokensPrompt
 
     work = json.load(sys.stdin)
     engine = LLM(
@@ -28,8 +28,8 @@ def main() -> None:
         disable_log_stats=True,
     )
     sampling = SamplingParams(temperature=0, max_tokens=work["max_tokens"], ignore_eos=True, detokenize=False)
-    prompts = [{"prompt_token_ids": prompt} for prompt in work["prompts"]]
-    results = engine.generate(prompts, sampling, use_tqdm=False)
+    prompts = [TokensPrompt(prompt_token_ids=prompt) for prompt in work["prompts"]]
+    results = engine.generate(prompts, sampling, use_tqdm=False)  # pyright: ignore[reportUnknownMemberType] (tqdm)
     print(json.dumps([list(result.outputs[0].token_ids) for result in results]))  # noqa: T201 (its output)
 
 

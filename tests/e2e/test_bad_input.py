@@ -22,10 +22,10 @@ class Case:
 
     name: str
     body: bytes
-    status: int
-    code: str
     says: str = ""
-    """Part of the message: the field or the limit."""
+    """Part of the message or the name of the parameter."""
+    status: int = 400
+    code: str = "invalid_argument"
     path: str = CHAT
 
 
@@ -33,30 +33,39 @@ def chat(**changes: Any) -> bytes:
     return json.dumps({**GOOD, **changes}).encode()
 
 
+def number(field: str, text: str) -> bytes:
+    """A number that json.dumps would not write."""
+    return chat(**{field: "@"}).replace(b'"@"', text.encode())
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
+NO_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}}
+
 CASES = [
-    Case("malformed JSON", b'{"model": "tiny", ', 400, "invalid_argument"),
-    Case("not an object", b"[1, 2]", 400, "invalid_argument"),
-    Case("empty body", b"", 400, "invalid_argument"),
-    Case("invalid UTF-8", b'{"model": "tiny", "messages": [{"role": "user", "content": "\xff\xfe"}]}', 400, "invalid_argument"),
-    Case("nested too deep", b'{"messages": ' + b"[" * 100_000, 400, "invalid_argument"),
-    Case("unknown model", chat(model="gpt-17"), 404, "model_not_found", "gpt-17"),
-    Case("no messages", chat(messages=[]), 400, "invalid_argument", "messages"),
-    Case("messages of a wrong type", chat(messages="hello"), 400, "invalid_argument", "messages"),
-    Case("unknown role", chat(messages=[{"role": "king", "content": "x"}]), 400, "invalid_argument", "role"),
-    Case("image", chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]), 400, "invalid_argument"),
-    Case("zero tokens", chat(max_tokens=0), 400, "invalid_argument", "max_tokens"),
-    Case("negative tokens", chat(max_tokens=-5), 400, "invalid_argument", "max_tokens"),
-    Case("tokens beyond any context", chat(max_tokens=10**30), 400, "invalid_argument", "max_tokens"),
-    Case("hot", chat(temperature=9), 400, "invalid_argument", "temperature"),
-    Case("infinite number", chat(temperature=0).replace(b'"temperature": 0', b'"temperature": 1e400'), 400, "invalid_argument", "temperature"),
-    Case("not a number", chat(temperature=0).replace(b'"temperature": 0', b'"temperature": NaN'), 400, "invalid_argument"),
-    Case("top_p of a wrong type", chat(top_p="much"), 400, "invalid_argument", "top_p"),
-    Case("too many choices", chat(n=10_000), 400, "invalid_argument", "n"),
-    Case("unknown tool choice", chat(tool_choice={"type": "function", "function": {"name": "nope"}}), 400, "invalid_argument", "tool_choice"),
-    Case("schema that is none", chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}}), 400, "invalid_argument"),
-    Case("prompt beyond the context", chat(messages=[{"role": "user", "content": "word " * 60_000}]), 400, "context_length_exceeded", "tokens"),
-    Case("token id outside the vocabulary", json.dumps({"model": "tiny", "prompt": [10**7]}).encode(), 400, "invalid_argument", path=COMPLETIONS),
-    Case("unknown path", b"{}", 404, "path_not_found", path="/nothing"),
+    Case("malformed JSON", b'{"model": "tiny", '),
+    Case("not an object", b"[1, 2]"),
+    Case("empty body", b""),
+    Case("invalid UTF-8", b'{"model": "tiny", "messages": [{"role": "user", "content": "\xff\xfe"}]}'),
+    Case("nested too deep", b'{"messages": ' + b"[" * 100_000),
+    Case("unknown model", chat(model="gpt-17"), "gpt-17", 404, "model_not_found"),
+    Case("no messages", chat(messages=[]), "messages"),
+    Case("messages of a wrong type", chat(messages="hello"), "messages"),
+    Case("unknown role", chat(messages=[{"role": "king", "content": "x"}]), "role"),
+    Case("image", chat(messages=[{"role": "user", "content": [IMAGE]}]), "content"),
+    Case("zero tokens", chat(max_tokens=0), "max_tokens"),
+    Case("negative tokens", chat(max_tokens=-5), "max_tokens"),
+    Case("tokens beyond any context", chat(max_tokens=10**30), "max_tokens"),
+    Case("hot", chat(temperature=9), "temperature"),
+    Case("infinite number", number("temperature", "1e400"), "temperature"),
+    Case("not a number", number("temperature", "NaN")),
+    Case("top_p of a wrong type", chat(top_p="much"), "top_p"),
+    Case("too many choices", chat(n=10_000), "n"),
+    Case("unknown tool", chat(tool_choice={"type": "function", "function": {"name": "nope"}}), "tool_choice"),
+    Case("schema that is none", chat(response_format=NO_SCHEMA)),
+    Case("beyond the context", chat(messages=[{"role": "user", "content": "word " * 60_000}]), "tokens",
+         code="context_length_exceeded"),
+    Case("no such token", json.dumps({"model": "tiny", "prompt": [10**7]}).encode(), path=COMPLETIONS),
+    Case("unknown path", b"{}", status=404, code="path_not_found", path="/nothing"),
 ]  # fmt: skip
 
 
@@ -128,10 +137,12 @@ async def test_ten_thousand_calls_are_queued_or_refused_with_a_reason(
                 assert body["error"]["code"] in ("queue_full", "too_many_calls"), body
                 assert float(response.headers["retry-after"]) > 0
 
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(110)) as session:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(10_000):
-                tasks.create_task(one(session))
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(110)) as session,
+        asyncio.TaskGroup() as tasks,
+    ):
+        for _ in range(10_000):
+            tasks.create_task(one(session))
     assert set(answers) <= {200, 429}, answers
     assert sum(answers.values()) == 10_000
     await works(http, simulated_stack)

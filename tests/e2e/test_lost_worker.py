@@ -61,5 +61,5 @@ async def test_every_program_completes_and_none_sees_an_error(cluster: Stack) ->
 
 
 def pid_of(worker_id: str) -> int:
-    """The process of a worker; its id ends in it."""
-    return int(worker_id.rsplit("-", 1)[-1])
+    """The process of a worker: its id is host-pid-random."""
+    return int(worker_id.split("-")[-2])

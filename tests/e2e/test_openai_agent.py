@@ -1,4 +1,4 @@
-"""An agent of two tools, written for the openai package alone, runs against Legato changed by environment variables only."""
+"""Agents of two tools, written for the openai package alone, run on Legato changed by environment variables only."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The queue is where it should be: under overload the engine's own queue stays near empty while its batch stays full."""
+"""The queue is where it should be: under overload the engine's own queue stays near empty and its batch full."""
 
 import asyncio
 import statistics

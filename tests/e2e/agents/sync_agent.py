@@ -15,6 +15,7 @@ TOOLS: list[ChatCompletionToolParam] = [
         "function": {
             "name": name,
             "description": description,
+            "strict": True,
             "parameters": {
                 "type": "object",
                 "properties": {"city": CITIES},
@@ -60,7 +61,8 @@ def main() -> None:
         model=model, messages=messages, tools=TOOLS, tool_choice="none", max_tokens=24
     )
     usage = final.usage
-    assert usage and usage.prompt_tokens_details
+    assert usage
+    assert usage.prompt_tokens_details
     outcome = {
         "tools_used": used,
         "finish_reason": final.choices[0].finish_reason,

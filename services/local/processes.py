@@ -1,0 +1,68 @@
+"""Every service a process of its own, with real etcd and Redis, found through etcd alone.
+
+Needs `etcd` and `redis-server` on PATH. Each process writes run/<name>.log; one that dies is started again. etcd and
+Redis keep their data in a directory that is removed at the end.
+"""
+
+import logging
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from services.common import config
+from services.local.background import RUN_DIR
+from services.local.children import Children, children
+from services.local.config import Settings
+from services.local.ready import announcing
+
+log = logging.getLogger(__name__)
+
+SERVICES = ("scheduler", "gateway", "worker")
+
+
+@asynccontextmanager
+async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[Children]:
+    """Run until left; yields the processes. Tells where the gateway listens when the first call can be served."""
+    for program in ("etcd", "redis-server"):
+        if shutil.which(program) is None:
+            raise config.SettingsError(f"{program} is not on PATH (Debian: apt-get install etcd-server redis-server)")
+    host = settings.cluster.host
+    etcd, peer, redis = _free_ports(host, 3)
+    endpoint = f"{host}:{etcd}"
+    environment = config.environment({"registry.endpoints": [endpoint], "state.url": f"redis://{host}:{redis}/0"})
+    section = settings.registry.model_copy(update={"endpoints": (endpoint,)})
+    with tempfile.TemporaryDirectory(prefix="legato-") as data:
+        async with children(settings.cluster.drain_seconds, RUN_DIR) as group:
+            group.start("etcd", _etcd(Path(data) / "etcd", host, etcd, peer))
+            group.start("redis", _redis(data, host, redis))
+            for name in SERVICES:
+                group.start(name, (sys.executable, "-m", f"services.{name}"), environment)
+            log.info("processes: %s", ", ".join(f"{name} {pid}" for name, pid in group.pids.items()))
+            async with announcing(settings.model_copy(update={"registry": section}), ready_fd):
+                yield group
+
+
+def _etcd(data_dir: Path, host: str, client_port: int, peer_port: int) -> tuple[str, ...]:
+    client, peer = f"http://{host}:{client_port}", f"http://{host}:{peer_port}"
+    return (
+        *("etcd", "--data-dir", str(data_dir), "--name", "legato", "--log-level", "warn"),
+        *("--listen-client-urls", client, "--advertise-client-urls", client),
+        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"legato={peer}"),
+    )
+
+
+def _redis(data_dir: str, host: str, port: int) -> tuple[str, ...]:
+    return ("redis-server", "--bind", host, "--port", str(port), "--dir", data_dir, "--appendonly", "yes")
+
+
+def _free_ports(host: str, count: int) -> list[int]:
+    """Ports that nothing listens on now. Another process may take one before we do; the start then fails loudly."""
+    sockets = [socket.create_server((host, 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
