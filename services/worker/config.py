@@ -9,7 +9,7 @@ from services.worker.simulated.config import SimulatedSection
 
 
 class WorkerSection(Section):
-    """A worker and its engine. Sizes and lengths of the simulated engine come from its profile."""
+    """A worker and its engine. Cache size and speed of the simulated engine come from its profile."""
 
     engine: Literal["vllm", "simulated"] = "vllm"
     """What generates tokens."""

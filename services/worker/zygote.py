@@ -23,6 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 _MAX_PAUSE_SECONDS = 30.0
 _YOUNG_SECONDS = 60.0
+_ENGINE_NICENESS = 10
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ def _work(settings: Settings, index: int, parent: int) -> NoReturn:
     _end_with(parent, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     mine = os.getpid()
-    os.register_at_fork(after_in_child=lambda: _end_with(mine, signal.SIGKILL))
+    os.register_at_fork(after_in_child=lambda: _begin_engine(mine))
     own = _numbered(settings, index)
     engine = engines.make(own)
     engines.load(engine)
@@ -127,6 +128,12 @@ def _work(settings: Settings, index: int, parent: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _begin_engine(parent: int) -> None:
+    """In the forked EngineCore: it stands for a GPU, so it leaves the processor to whoever else needs it."""
+    _end_with(parent, signal.SIGKILL)
+    os.nice(_ENGINE_NICENESS)
 
 
 def _numbered(settings: Settings, index: int) -> Settings:

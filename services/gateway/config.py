@@ -1,0 +1,61 @@
+"""Settings of the gateway."""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from services.common.config import ClusterSection, RegistrySection, Section, TelemetrySection
+
+
+class GatewaySection(Section):
+    """Where agents come in: OpenAI's HTTP API and the SDK's gRPC."""
+
+    http_port: int = Field(default=8000, ge=0, le=65535)
+    """0: any free port."""
+    port: int = Field(default=8001, ge=0, le=65535)
+    """gRPC; 0: any free port."""
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """Larger request bodies are refused."""
+    max_calls_in_flight: int = Field(default=16_384, ge=1)
+    """Calls at this gateway at once, queued ones included; more are refused with TOO_MANY_CALLS."""
+    max_choices: int = Field(default=16, ge=1)
+    """Largest `n` of one request."""
+    default_max_tokens: int = Field(default=0, ge=0)
+    """Output limit of chats that name none; 0: what is left of the context."""
+    queue_timeout_seconds: float = Field(default=0.0, ge=0)
+    """How long a call may wait to be placed; 0: as long as it takes."""
+    scheduler_grace_seconds: float = Field(default=10.0, ge=0)
+    """How long calls wait for a scheduler when none can be reached."""
+    max_restarts: int = Field(default=8, ge=0)
+    """How many workers a call may lose before it fails."""
+    early_headers_seconds: float = Field(default=0.5, ge=0)
+    """A stream whose call was not refused by then gets its headers, so that clients see that it is alive."""
+    keepalive_seconds: float = Field(default=15.0, gt=0)
+    """How often a stream gets a comment, so that what lies between knows that it is alive."""
+    body_timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a client may take to send its request."""
+    stalled_reader_seconds: float = Field(default=120.0, gt=0)
+    """A client that takes nothing of its output for so long, or up to twice as long, is taken for gone."""
+    stream_interval: int = Field(default=32, ge=1)
+    """Tokens in one message from the worker when nobody reads along."""
+    inline_bytes: int = Field(default=32 * 1024, ge=0)
+    """Larger requests are parsed, rendered and tokenized in a thread, so that they do not hold up others."""
+    segment_cache_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Memory for the tokens of text seen before, for each model."""
+    hash_cache_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Memory for the block hashes of prompts seen before, for each model."""
+    verify_every: int = Field(default=256, ge=0)
+    """Each so-manieth prompt is also tokenized without the cache and compared; 0: none."""
+    tenant_header: str = "x-legato-tenant"
+    """HTTP header that names the tenant; empty: every HTTP call is the default tenant's."""
+    salt_secret: SecretStr = SecretStr("")
+    """Keys the salts that keep tenants' KV apart. Must be the same at all gateways."""
+
+
+class Settings(BaseModel):
+    """What a gateway process reads."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cluster: ClusterSection = ClusterSection()
+    registry: RegistrySection = RegistrySection()
+    telemetry: TelemetrySection = TelemetrySection()
+    gateway: GatewaySection = GatewaySection()

@@ -1,0 +1,130 @@
+"""The gRPC door: GatewayService, which the SDK calls."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from opentelemetry.trace import SpanKind, StatusCode
+
+from legato.v1 import gateway_pb2, gateway_pb2_grpc, scheduler_pb2
+from services.common import rpc, telemetry
+from services.common.errors import Failure, Reason
+from services.gateway import identity as identities
+from services.gateway import metrics
+from services.gateway.calls import Calls
+from services.gateway.schedule import Scheduler
+from services.gateway.wire import request_of, response_of
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+T = TypeVar("T")
+
+SERVICE_NAME = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name
+
+_REMEMBERED_REQUESTS = 16_384
+_SCHEDULER_SECONDS = 5.0
+_LONGEST_TOOL_SECONDS = 30 * 24 * 3600.0
+
+
+class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
+    """The methods. Failures that they raise become rich statuses in the server."""
+
+    def __init__(self, calls: Calls, scheduler: Scheduler) -> None:
+        self._calls = calls
+        self._scheduler = scheduler
+        self._reported: OrderedDict[str, None] = OrderedDict()
+
+    async def Chat(self, request: gateway_pb2.ChatRequest, context: Context) -> AsyncIterator[gateway_pb2.ChatResponse]:
+        try:
+            identity = identities.from_message(request.identity)
+            size_bytes = request.ByteSize()
+            default = self._calls.section.default_max_tokens
+            asked = await self._calls.offload(size_bytes, request_of, request, default)
+            async with self._calls.open(identity, [asked], size_bytes=size_bytes) as run:
+                introduced = False
+                while not run.over:
+                    if item := await run.next():
+                        yield response_of(item[1], None if introduced else identity, run.model)
+                        introduced = True
+        except Failure as failure:
+            metrics.ERRORS.labels("grpc", failure.reason.name.lower()).inc()
+            raise
+
+    async def ReportToolSpan(
+        self, request: gateway_pb2.ReportToolSpanRequest, context: Context
+    ) -> gateway_pb2.ReportToolSpanResponse:
+        identities.checked_program_id(request.program_id)
+        seconds = request.duration.ToNanoseconds() / 1e9
+        if not 0 <= seconds <= _LONGEST_TOOL_SECONDS:
+            raise Failure(Reason.INVALID_ARGUMENT, f"duration: no tool runs for {seconds} s", "duration")
+        if self._is_new(request.request_id):
+            metrics.TOOL.labels("true" if request.failed else "false").observe(seconds)
+            _trace_tool(request)
+        return gateway_pb2.ReportToolSpanResponse()
+
+    async def EndProgram(
+        self, request: gateway_pb2.EndProgramRequest, context: Context
+    ) -> gateway_pb2.EndProgramResponse:
+        self._scheduler.end_program(identities.checked_program_id(request.program_id))
+        return gateway_pb2.EndProgramResponse()
+
+    async def ListModels(
+        self, request: gateway_pb2.ListModelsRequest, context: Context
+    ) -> gateway_pb2.ListModelsResponse:
+        return gateway_pb2.ListModelsResponse(models=self._calls.models.listed())
+
+    async def ListWorkers(
+        self, request: scheduler_pb2.ListWorkersRequest, context: Context
+    ) -> scheduler_pb2.ListWorkersResponse:
+        return await _passed_on(self._scheduler.stub.ListWorkers(request, timeout=_SCHEDULER_SECONDS))
+
+    async def ListPrograms(
+        self, request: scheduler_pb2.ListProgramsRequest, context: Context
+    ) -> scheduler_pb2.ListProgramsResponse:
+        return await _passed_on(self._scheduler.stub.ListPrograms(request, timeout=_SCHEDULER_SECONDS))
+
+    def add_to(self, server: grpc.aio.Server) -> list[str]:
+        """Serve there; returns the full names."""
+        gateway_pb2_grpc.add_GatewayServiceServicer_to_server(self, server)
+        return [SERVICE_NAME]
+
+    def _is_new(self, request_id: str) -> bool:
+        """Whether the request was not seen before, as far back as is remembered."""
+        if not request_id:
+            return True
+        if request_id in self._reported:
+            return False
+        self._reported[request_id] = None
+        if len(self._reported) > _REMEMBERED_REQUESTS:
+            self._reported.popitem(last=False)
+        return True
+
+
+def _trace_tool(request: gateway_pb2.ReportToolSpanRequest) -> None:
+    attributes = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": request.tool,
+        "gen_ai.conversation.id": request.program_id,
+        "gen_ai.agent.name": request.agent,
+        "legato.call_id": request.call_id,
+    }
+    began = request.started.ToNanoseconds()
+    span = telemetry.tracer().start_span(
+        f"execute_tool {request.tool}",
+        kind=SpanKind.INTERNAL,
+        attributes={key: value for key, value in attributes.items() if value},
+        start_time=began,
+    )
+    if request.failed:
+        span.set_status(StatusCode.ERROR)
+    span.end(began + request.duration.ToNanoseconds())
+
+
+async def _passed_on(answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except grpc.aio.AioRpcError as error:
+        failure = rpc.failure_from(error)
+        if failure.reason in (Reason.UNAVAILABLE, Reason.NOT_LEADER):
+            failure.reason = Reason.NO_SCHEDULER
+        raise failure from None

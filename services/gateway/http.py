@@ -1,0 +1,179 @@
+"""The HTTP door: the OpenAI API, health and metrics.
+
+Whatever goes wrong is answered in the API's own shape. A client that goes away cancels its handler, which aborts its
+calls down to the engine.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from legato.v1 import gateway_pb2
+from services.common import telemetry
+from services.common.errors import Failure, Reason
+from services.gateway import identity as identities
+from services.gateway.boundary import HEADERS, boundary
+from services.gateway.calls import Calls
+from services.gateway.identity import Identity
+from services.gateway.openai.answer import Answered, ChatShape, Chunks, CompletionShape, Shape, whole
+from services.gateway.openai.chat import parse_chat
+from services.gateway.openai.completions import parse_completion
+from services.gateway.openai.fields import Generation
+from services.gateway.piece import Piece
+from services.gateway.request import Request
+from services.gateway.sse import stream
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_LINGER_SECONDS = 2.0  # for a client that still sends what we refused to read, so that it sees the refusal
+_LIVE = ("/health", "/healthz", "/livez", "/ping")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request of the API: its fields, the prompts that it holds, how it is answered."""
+
+    fields: Generation
+    requests: Sequence[Request]
+    id_prefix: str
+    shape: Shape
+
+
+class HttpDoor:
+    """The handlers. `unready` says why no call could be served now; None: one could."""
+
+    def __init__(self, calls: Calls, unready: Callable[[], str | None], version: str) -> None:
+        self._calls = calls
+        self._section = calls.section
+        self._unready = unready
+        self._version = version
+        self._began = int(time.time())
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=self._section.max_body_bytes, middlewares=[boundary])
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._completion)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/v1/models/{name:.+}", self._model)
+        for path in _LIVE:
+            app.router.add_get(path, self._live)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/version", self._tell_version)
+        app.router.add_get("/metrics", telemetry.metrics)
+        return app
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        def understand(body: bytes) -> _Asked:
+            asked, one = parse_chat(body, self._section.default_max_tokens)
+            return _Asked(asked, [one], "chatcmpl", ChatShape(bool(asked.logprobs)))
+
+        return await self._serve(request, understand)
+
+    async def _completion(self, request: web.Request) -> web.StreamResponse:
+        def understand(body: bytes) -> _Asked:
+            asked, several = parse_completion(body)
+            return _Asked(asked, several, "cmpl", CompletionShape(asked.logprobs is not None))
+
+        return await self._serve(request, understand)
+
+    async def _serve(self, request: web.Request, understand: Callable[[bytes], _Asked]) -> web.StreamResponse:
+        identity = identities.from_headers(request.headers, self._section.tenant_header)
+        headers = request[HEADERS] = identity.headers()
+        body = await self._body(request)
+        asked = await self._calls.offload(len(body), understand, body)
+        return await self._answer(request, identity, asked, len(body), headers)
+
+    async def _answer(
+        self, request: web.Request, identity: Identity, asked: _Asked, size_bytes: int, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        parent = telemetry.context_from(request.headers.get(telemetry.TRACEPARENT, ""))
+        async with self._calls.open(identity, asked.requests, size_bytes=size_bytes, parent=parent) as run:
+            answered = Answered(f"{asked.id_prefix}-{identities.fresh_id()}", run.model, int(time.time()))
+            if asked.fields.stream:
+                chunks = Chunks(answered, asked.shape, include_usage=asked.fields.include_usage)
+                return await stream(request, run, chunks, headers, self._section)
+            pieces: dict[int, Piece] = {}
+            while not run.over:
+                if item := await run.next():
+                    pieces[item[0]] = item[1]
+            ordered = [piece for _, piece in sorted(pieces.items())]
+            body = whole(answered, asked.shape, ordered, run.usage(), run.endings)
+        return web.Response(body=body, content_type="application/json", headers=headers)
+
+    async def _body(self, request: web.Request) -> bytes:
+        """Raises Failure for one that is too large, before reading it where it says so, or does not come."""
+        limit = self._section.max_body_bytes
+        if (request.content_length or 0) > limit:
+            message = f"the request body has {request.content_length} bytes; the limit is {limit}"
+            raise Failure(Reason.BODY_TOO_LARGE, message)
+        try:
+            async with asyncio.timeout(self._section.body_timeout_seconds):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise Failure(
+                Reason.BODY_TOO_LARGE, f"the request body is larger than the limit of {limit} bytes"
+            ) from None
+        except TimeoutError:
+            raise Failure(Reason.DEADLINE_EXCEEDED, "the request body did not arrive in time") from None
+        except web.RequestPayloadError as error:
+            raise Failure(Reason.INVALID_ARGUMENT, f"the request body cannot be read: {error}") from None
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return _json({"object": "list", "data": [self._entry(model) for model in self._calls.models.listed()]})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        for model in self._calls.models.listed():
+            if model.name == name:
+                return _json(self._entry(model))
+        raise Failure(Reason.MODEL_NOT_FOUND, f"the model {name[:100]!r} does not exist", "model")
+
+    def _entry(self, model: gateway_pb2.Model) -> dict[str, Any]:
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": self._began,
+            "owned_by": "legato",
+            "max_model_len": model.max_model_len,
+        }
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        reason = self._unready()
+        if reason is None:
+            return _json({"status": "ready"})
+        return _json({"status": "not ready", "reason": reason}, status=503)
+
+    async def _tell_version(self, request: web.Request) -> web.Response:
+        return _json({"version": self._version})
+
+
+@asynccontextmanager
+async def serving(door: HttpDoor, host: str, port: int, drain_seconds: float) -> AsyncGenerator[int]:
+    """Serve; yields the port. On the way out live requests have `drain_seconds` to end. OSError if it is taken."""
+    runner = web.AppRunner(
+        door.app(),
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,
+        shutdown_timeout=drain_seconds,
+        lingering_time=_LINGER_SECONDS,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(value), status=status, content_type="application/json")

@@ -1,0 +1,1 @@
+"""The OpenAI API: its requests as models, its answers as text."""

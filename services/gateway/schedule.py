@@ -1,0 +1,185 @@
+"""The one Schedule stream to the scheduler that leads.
+
+Calls are submitted and their placements handed to them. The stream is made again whenever it ends, with the same or
+another scheduler; every call that is still alive is announced anew then, running ones with the place where they run.
+So nothing else has to be remembered while there is no stream: what is said meanwhile is in the announcements. When
+there has been none for `grace_seconds`, calls without a place are refused until there is one.
+
+What waits to be sent is bounded by the calls: each has a handful of events in its life.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import grpc
+
+from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
+from services.common import rpc
+from services.common.errors import Failure, Reason, reason_named
+from services.gateway import metrics
+from services.gateway.call import Call, CallKey
+from services.gateway.stream_end import stream_end
+
+_log = logging.getLogger(__name__)
+
+_Stream: TypeAlias = "grpc.aio.StreamStreamCall[scheduler_pb2.ScheduleRequest, scheduler_pb2.ScheduleResponse]"
+_Event = scheduler_pb2.GatewayEvent
+
+_BATCH_EVENTS = 256
+_CONNECT_SECONDS = 3.0
+_RETRY_AFTER_SECONDS = 1.0
+
+
+class Scheduler:
+    """What calls say to the scheduler and hear from it. `gateway_id`: unique for each life of this process."""
+
+    def __init__(self, gateway_id: str, grace_seconds: float) -> None:
+        self._gateway_id = gateway_id
+        self._grace_seconds = grace_seconds
+        self._calls: dict[CallKey, Call] = {}
+        self._outbox: list[_Event] = []
+        self._wake = asyncio.Event()
+        self._stub: scheduler_pb2_grpc.SchedulerServiceStub | None = None
+        self._given_up = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._disconnected()
+
+    @property
+    def stub(self) -> scheduler_pb2_grpc.SchedulerServiceStub:
+        """The scheduler that leads. Raises Failure when there is none."""
+        if self._stub is None:
+            raise _no_scheduler()
+        return self._stub
+
+    @property
+    def connected(self) -> bool:
+        return self._stub is not None
+
+    def knows(self, key: CallKey) -> bool:
+        """Whether a live call has that key."""
+        return key in self._calls
+
+    def submit(self, call: Call) -> None:
+        self._calls[call.key] = call
+        if self._given_up:
+            call.on_rejection(_no_scheduler())
+        elif self.connected:
+            self._send(_Event(submit=call.announcement()))
+
+    def first_token(self, key: CallKey) -> None:
+        self._send(_Event(first_token=scheduler_pb2.FirstToken(program_id=key[0], call_id=key[1])))
+
+    def lose(self, key: CallKey, attempt: int, generated_tokens: int) -> None:
+        if self._given_up:
+            self._calls[key].on_rejection(_no_scheduler())
+            return
+        lost = scheduler_pb2.LoseCall(
+            program_id=key[0], call_id=key[1], attempt=attempt, generated_tokens=generated_tokens
+        )
+        self._send(_Event(lose=lost))
+
+    def finish(self, finished: scheduler_pb2.FinishCall) -> None:
+        self._calls.pop((finished.program_id, finished.call_id), None)
+        self._send(_Event(finish=finished))
+
+    def end_program(self, program_id: str) -> None:
+        """Raises Failure when there is no scheduler to tell."""
+        if not self.connected:
+            raise _no_scheduler()
+        self._send(_Event(end_program=scheduler_pb2.EndProgram(program_id=program_id)))
+
+    async def converse(self, address: str) -> None:
+        """Talk to the scheduler at `address` until the stream ends. Raises Failure if it ended badly."""
+        try:
+            with stream_end(f"scheduler {address}"):
+                async with rpc.channel(address) as channel:
+                    await _connect(channel)
+                    stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+                    await self._exchange(stub, stub.Schedule())
+        finally:
+            if self.connected:
+                self._disconnected()
+
+    async def _exchange(self, stub: scheduler_pb2_grpc.SchedulerServiceStub, stream: _Stream) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            self._outbox = [_Event(hello=scheduler_pb2.Hello(gateway_id=self._gateway_id))]
+            self._outbox += [_Event(submit=call.announcement()) for call in self._calls.values()]
+            writer = tasks.create_task(self._write(stub, stream))
+            async for response in stream:
+                for event in response.events:
+                    self._on_event(event)
+            writer.cancel()
+
+    async def _write(self, stub: scheduler_pb2_grpc.SchedulerServiceStub, stream: _Stream) -> None:
+        self._connected(stub)
+        while True:
+            events, self._outbox = self._outbox, []
+            for batch in _batches(events):
+                await stream.write(scheduler_pb2.ScheduleRequest(events=batch))
+            if not self._outbox:
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _send(self, event: _Event) -> None:
+        if self.connected:
+            self._outbox.append(event)
+            self._wake.set()
+
+    def _on_event(self, event: scheduler_pb2.SchedulerEvent) -> None:
+        match event.WhichOneof("event"):
+            case "placement":
+                placement = event.placement
+                if call := self._calls.get((placement.program_id, placement.call_id)):
+                    call.on_placement(placement)
+            case "rejection":
+                rejection = event.rejection
+                if call := self._calls.get((rejection.program_id, rejection.call_id)):
+                    call.on_rejection(_failure(rejection))
+            case _:
+                pass
+
+    def _connected(self, stub: scheduler_pb2_grpc.SchedulerServiceStub) -> None:
+        self._stub = stub
+        self._given_up = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        metrics.SCHEDULER_CONNECTED.set(1)
+
+    def _disconnected(self) -> None:
+        self._stub = None
+        self._outbox.clear()
+        self._timer = asyncio.get_running_loop().call_later(self._grace_seconds, self._give_up)
+        metrics.SCHEDULER_CONNECTED.set(0)
+
+    def close(self) -> None:
+        """Drop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _give_up(self) -> None:
+        self._timer = None
+        self._given_up = True
+        for call in [call for call in self._calls.values() if not call.placed]:
+            call.on_rejection(_no_scheduler())
+
+
+async def _connect(channel: grpc.aio.Channel) -> None:
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        await channel.channel_ready()
+
+
+def _batches(events: Sequence[_Event]) -> Iterator[Sequence[_Event]]:
+    """So that a message stays small when thousands of calls are announced."""
+    return (events[start : start + _BATCH_EVENTS] for start in range(0, len(events), _BATCH_EVENTS))
+
+
+def _failure(rejection: scheduler_pb2.Rejection) -> Failure:
+    retry_after = rejection.retry_after_seconds or None
+    return Failure(reason_named(rejection.reason), rejection.message, retry_after_seconds=retry_after)
+
+
+def _no_scheduler() -> Failure:
+    return Failure(Reason.NO_SCHEDULER, "no scheduler can be reached", retry_after_seconds=_RETRY_AFTER_SECONDS)

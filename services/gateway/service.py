@@ -1,0 +1,83 @@
+"""The gateway as a running service: both doors, the stream to the scheduler, the streams to workers."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import metadata
+
+from services.common import registry
+from services.common.registry import Member
+from services.common.server import grpc_server
+from services.gateway.calls import Calls
+from services.gateway.config import Settings
+from services.gateway.grpc_api import GrpcDoor
+from services.gateway.http import HttpDoor, serving
+from services.gateway.identity import fresh_id
+from services.gateway.leader import Leader
+from services.gateway.models import Models
+from services.gateway.schedule import Scheduler
+from services.gateway.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where it can be reached, as host:port."""
+
+    gateway_id: str
+    address: str
+    """gRPC."""
+    http_address: str
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncGenerator[Running]:
+    """Serve until left; then no new calls are taken and live ones have `drain_seconds` to end."""
+    section = settings.gateway
+    gateway_id = f"gateway-{fresh_id()}"
+    async with registry.connect(settings.registry, settings.cluster.name) as members, asyncio.TaskGroup() as tasks:
+        scheduler = Scheduler(gateway_id, section.scheduler_grace_seconds)
+        models = Models(members, section)
+        workers = Workers(tasks)
+        calls = Calls(section, models, scheduler, workers)
+        followers = [tasks.create_task(Leader(members, scheduler).run()), tasks.create_task(models.run())]
+        try:
+            async with _doors(settings, calls, models, scheduler, gateway_id) as doors:
+                address, http_address = doors.address, doors.http_address
+                member = Member("gateway", gateway_id, address, {"http": http_address})
+                async with members.announce(member):
+                    yield doors
+        finally:
+            for follower in followers:
+                follower.cancel()
+            workers.close()
+            scheduler.close()
+
+
+@asynccontextmanager
+async def _doors(
+    settings: Settings, calls: Calls, models: Models, scheduler: Scheduler, gateway_id: str
+) -> AsyncGenerator[Running]:
+    def unready() -> str | None:
+        if not scheduler.connected:
+            return "no scheduler can be reached"
+        return None if models.ready else "no worker is ready"
+
+    section, cluster = settings.gateway, settings.cluster
+    grpc_door = GrpcDoor(calls, scheduler)
+    http_door = HttpDoor(calls, unready, _version())
+    async with (
+        grpc_server(
+            grpc_door.add_to, host=cluster.host, port=section.port, drain_seconds=cluster.drain_seconds
+        ) as server,
+        serving(http_door, cluster.host, section.http_port, cluster.drain_seconds) as http_port,
+    ):
+        host = server.address.rpartition(":")[0]
+        yield Running(gateway_id, server.address, f"{host}:{http_port}")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("legato")
+    except metadata.PackageNotFoundError:
+        return "unknown"  # a checkout that was never installed

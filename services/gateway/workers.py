@@ -1,0 +1,126 @@
+"""The streams to workers: one Generate stream per worker, opened when the first call goes there.
+
+Outputs are handed to their calls as they come. When a stream ends, for whatever reason, each call on it is told that
+it lost its worker; the next call opens another. Commands that wait to be sent are bounded by the calls: each has at
+most a start and an abort on its way.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from typing import TypeAlias
+
+import grpc
+
+from legato.v1 import worker_pb2, worker_pb2_grpc
+from services.common import rpc
+from services.common.errors import Failure
+from services.gateway.call import Call
+from services.gateway.stream_end import stream_end
+
+_log = logging.getLogger(__name__)
+
+_Stream: TypeAlias = "grpc.aio.StreamStreamCall[worker_pb2.GenerateRequest, worker_pb2.GenerateResponse]"
+
+
+class Workers:
+    """All of them. `tasks` owns the streams; cancelling it ends them."""
+
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+        self._links: dict[str, _Link] = {}
+
+    def start(self, address: str, start: worker_pb2.StartCall, call: Call) -> "WorkerSlot":
+        """Hand a call to the worker at `address`."""
+        link = self._links.get(address)
+        if link is None:
+            link = self._links[address] = _Link(address)
+            link.task = self._tasks.create_task(self._keep(link), name=f"worker {address}")
+        return link.start(start, call)
+
+    def close(self) -> None:
+        """End all streams, and with them whatever still runs on them."""
+        for link in self._links.values():
+            link.close()
+
+    async def _keep(self, link: "_Link") -> None:
+        try:
+            await link.run()
+        finally:
+            del self._links[link.address]
+            link.lose()
+
+
+class WorkerSlot:
+    """A call's place on a stream."""
+
+    def __init__(self, link: "_Link", number: int) -> None:
+        self._link = link
+        self._number = number
+
+    def abort(self) -> None:
+        """End the call at the worker; nothing more is heard from it."""
+        self._link.abort(self._number)
+
+
+class _Link:
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.task: asyncio.Task[None] | None = None
+        self._calls: dict[int, Call] = {}
+        self._numbers = itertools.count(1)
+        self._outbox: deque[worker_pb2.GenerateRequest] = deque()
+        self._wake = asyncio.Event()
+
+    def start(self, start: worker_pb2.StartCall, call: Call) -> WorkerSlot:
+        start.slot = next(self._numbers)
+        self._calls[start.slot] = call
+        self._send(worker_pb2.GenerateRequest(start=start))
+        return WorkerSlot(self, start.slot)
+
+    def abort(self, number: int) -> None:
+        if self._calls.pop(number, None) is not None:
+            self._send(worker_pb2.GenerateRequest(abort=worker_pb2.AbortCall(slot=number)))
+
+    def lose(self) -> None:
+        """Tell every call that is left."""
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.on_lost()
+
+    def close(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    async def run(self) -> None:
+        """Converse until the stream ends."""
+        try:
+            with stream_end(f"worker {self.address}"):
+                async with rpc.channel(self.address) as channel, asyncio.TaskGroup() as tasks:
+                    stream: _Stream = worker_pb2_grpc.WorkerServiceStub(channel).Generate()
+                    writer = tasks.create_task(self._write(stream))
+                    async for response in stream:
+                        self._deliver(response)
+                    writer.cancel()
+            _log.info("worker %s ended its stream", self.address)
+        except Failure as failure:
+            _log.warning("worker %s lost: %s", self.address, failure)
+
+    async def _write(self, stream: _Stream) -> None:
+        while True:
+            while self._outbox:
+                await stream.write(self._outbox.popleft())
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _send(self, request: worker_pb2.GenerateRequest) -> None:
+        self._outbox.append(request)
+        self._wake.set()
+
+    def _deliver(self, response: worker_pb2.GenerateResponse) -> None:
+        for output in response.outputs:
+            last = output.HasField("finish")
+            call = self._calls.pop(output.slot, None) if last else self._calls.get(output.slot)
+            if call is not None:
+                call.on_output(output)
