@@ -15,7 +15,7 @@ from services.local.config import Settings
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m services", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="python -m services", description="The whole of Legato on one machine.")
     parser.add_argument("command", nargs="?", choices=("run", "up", "down"), default="run")
     parser.add_argument("--processes", action="store_true", help="one process per service, with real etcd and Redis")
     parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)

@@ -94,7 +94,8 @@ class HttpDoor:
     ) -> web.StreamResponse:
         parent = telemetry.context_from(request.headers.get(telemetry.TRACEPARENT, ""))
         async with self._calls.open(identity, asked.requests, size_bytes=size_bytes, parent=parent) as run:
-            answered = Answered(f"{asked.id_prefix}-{identities.fresh_id()}", run.model, int(time.time()))
+            answer_id = f"{asked.id_prefix}-{identities.fresh_id()}"
+            answered = Answered(answer_id, run.model, int(time.time()), bool(asked.fields.return_token_ids))
             if asked.fields.stream:
                 chunks = Chunks(answered, asked.shape, include_usage=asked.fields.include_usage)
                 return await stream(request, run, chunks, headers, self._section)

@@ -21,7 +21,7 @@ class Piece:
 
     offset: int
     """Output tokens before it."""
-    num_tokens: int = 0
+    token_ids: list[int] = field(default_factory=list[int])
     text: str = ""
     reasoning: str = ""
     tool_calls: list[call_pb2.ToolCall] = field(default_factory=list[call_pb2.ToolCall])
@@ -60,8 +60,8 @@ class Pending:
             piece.reasoning = "".join(output.reasoning for output in outputs)
             piece.tool_calls = _joined([call for output in outputs for call in output.tool_calls])
         piece.logprobs = [token for output in outputs for token in output.logprobs]
-        piece.num_tokens = sum(len(output.token_ids) for output in outputs)
-        self._num_taken += piece.num_tokens
+        piece.token_ids = [token_id for output in outputs for token_id in output.token_ids]
+        self._num_taken += len(piece.token_ids)
         return piece
 
 

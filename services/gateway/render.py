@@ -7,8 +7,8 @@ from pathlib import Path
 
 from legato.v1 import worker_pb2
 from services.common.errors import Failure, Reason
+from services.common.hash_cache import BlockHashes
 from services.gateway import metrics
-from services.gateway.hashes import BlockHashes
 from services.gateway.request import Chat, Request, Source
 from services.gateway.template import ChatTemplate, load_template
 from services.gateway.tokenizer import CachingTokenizer, load_tokenizer

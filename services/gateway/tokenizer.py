@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer
 
 from services.common.errors import Failure, Reason
-from services.gateway.lru import ByteLRU, digest
+from services.common.lru import ByteLRU, digest
 
 _MAX_PATTERN_TOKENS = 4096
 _TOKEN_BYTES = 4

@@ -57,7 +57,7 @@ def response_of(piece: Piece, identity: Identity | None, model: str) -> gateway_
         reasoning=piece.reasoning,
         tool_calls=piece.tool_calls,
         logprobs=piece.logprobs,
-        num_tokens=piece.num_tokens,
+        num_tokens=len(piece.token_ids),
     )
     if ending := piece.ending:
         finish = gateway_pb2.ChatFinish(

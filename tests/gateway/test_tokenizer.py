@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from services.common.block_hash import block_hashes
-from services.gateway.hashes import BlockHashes
+from services.common.hash_cache import BlockHashes
 from services.gateway.tokenizer import CachingTokenizer, load_tokenizer
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<|im_", "<<|im_end|>>", "<|x|>"]

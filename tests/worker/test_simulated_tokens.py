@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legato.v1 import call_pb2, worker_pb2
-from services.common.block_hash import block_hashes
 from services.common.errors import Failure, Reason
 from services.worker import tiny_model
-from services.worker.simulated.chains import Chains
 from services.worker.simulated.instances import instance
 from services.worker.simulated.patterns import Unsupported, example
 from services.worker.simulated.tokens import Plan, logprobs, plan
@@ -276,12 +274,3 @@ def test_logprobs_are_plausible_and_always_the_same(model: ModelVocabulary) -> N
         assert len(values) == 3
         assert 0 > values[0] > values[1] > values[2]
     assert not logprobs(output, 0, 1, 0, model)[0].top
-
-
-@given(st.integers(0, 900), st.integers(0, 900), st.sampled_from(["", "tenant"]))
-def test_remembered_hashes_are_the_real_ones(shared: int, more: int, salt: str) -> None:
-    chains = Chains(4, max_segments=3)
-    chains.hashes(array("I", range(shared + 50)), salt)
-    ids = array("I", [*range(shared), *range(5000, 5000 + more)])
-    assert chains.hashes(ids, salt) == block_hashes(ids, 4, salt)
-    assert chains.hashes(ids) == block_hashes(ids, 4)

@@ -1,7 +1,7 @@
 """Answers in the shape of the OpenAI API: whole ones, and the pieces that their streams are made of.
 
 What is the same in every chunk of a stream is put together once; a chunk is that around the JSON of its delta.
-Beyond the API, `usage` comes with `timings` (seconds) and `worker_id`.
+Beyond the API, `usage` comes with `timings` (seconds) and `worker_id`, and choices with `token_ids` if asked for.
 """
 
 import json
@@ -28,12 +28,14 @@ dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encod
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What identifies an answer."""
+    """What identifies an answer, and what it holds beyond the API."""
 
     id: str
     model: str
     created: int
     """Unix time in seconds."""
+    token_ids: bool = False
+    """Each choice comes with its `token_ids`, as vLLM's `return_token_ids` has it."""
 
 
 class Shape(Protocol):
@@ -162,6 +164,7 @@ class Chunks:
             f'"model":{dumps(answered.model)},"system_fingerprint":null,"choices":['
         )
         self._include_usage = include_usage
+        self._token_ids = answered.token_ids
         self._tail = '],"usage":null}\n\n' if include_usage else "]}\n\n"
 
     def opening(self, num_choices: int) -> bytes:
@@ -172,6 +175,8 @@ class Chunks:
     def piece(self, index: int, piece: Piece) -> bytes:
         """A piece of output and, if it is the last, the finish of its choice."""
         fields = self._shape.delta(index, piece)
+        if self._token_ids and piece.token_ids:
+            fields = f'{fields or self._shape.last()},"token_ids":{dumps(piece.token_ids)}'
         chunk = b"" if fields is None else self._chunk(index, fields)
         if piece.ending is None:
             return chunk
@@ -192,10 +197,11 @@ def whole(
     answered: Answered, shape: Shape, pieces: Sequence[Piece], usage: call_pb2.Usage, endings: Sequence[Ending]
 ) -> bytes:
     """A whole answer, of one piece for each choice."""
-    choices = [
-        {"index": index, **shape.choice(index, piece), "finish_reason": _finish_reason(piece)}
-        for index, piece in enumerate(pieces)
-    ]
+    choices: list[dict[str, Any]] = []
+    for index, piece in enumerate(pieces):
+        token_ids = {"token_ids": piece.token_ids} if answered.token_ids else {}
+        reason = _finish_reason(piece)
+        choices.append({"index": index, **shape.choice(index, piece), **token_ids, "finish_reason": reason})
     answer = {
         "id": answered.id,
         "object": shape.kind,

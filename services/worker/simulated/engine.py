@@ -15,10 +15,10 @@ from legato.v1 import call_pb2, worker_pb2
 from services.common.clock import Clock, LoopClock, Timer
 from services.common.driver import Driver
 from services.common.errors import Failure, Reason
+from services.common.hash_cache import BlockHashes
 from services.worker.config import WorkerSection
 from services.worker.engine import EngineCall, EngineDead, Listener, Output
 from services.worker.simulated import tokens
-from services.worker.simulated.chains import Chains
 from services.worker.simulated.config import SimulatedSection
 from services.worker.simulated.core import Core
 from services.worker.simulated.cost import load_profile
@@ -27,6 +27,8 @@ from services.worker.simulated.model_config import max_position
 from services.worker.simulated.vocabulary import Characters, Vocabulary, vocabulary
 
 _log = logging.getLogger(__name__)
+
+_HASH_CACHE_BYTES = 8 << 20
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class SimulatedEngine:
         self._worker = worker
         self._simulated = simulated
         self._given_clock = clock
-        self._chains = Chains(worker.block_size)
+        self._hashes = BlockHashes(worker.block_size, _HASH_CACHE_BYTES)
         self._live: dict[int, _Live] = {}
         self._pending: list[Output] = []
         """Outputs of calls that ended within `submit` or `abort`: given to the listener when those have returned."""
@@ -118,7 +120,7 @@ class SimulatedEngine:
         if not left:  # the earlier attempt had got everything but the news that it was done
             self._defer([self._output(Progress(call.key, 0, Receipt(End.DONE, 0, 0.0, 0.0, 0.0, 0)), live)])
             return
-        hashes = self._chains.hashes(known + array("I", left), start.cache_salt)
+        hashes = self._hashes.of(known + array("I", left), start.cache_salt)
         interval = max(start.stream_interval, 1)
         self._feed(Submitted(call.key, len(known), len(left), hashes, start.priority, interval))
 

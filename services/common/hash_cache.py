@@ -8,7 +8,7 @@ from array import array
 from dataclasses import dataclass
 
 from services.common.block_hash import ROOT, full_hashes, short
-from services.gateway.lru import ByteLRU, digest
+from services.common.lru import ByteLRU, digest
 
 _SPAN_BLOCKS = 32
 _HASH_BYTES = 8
