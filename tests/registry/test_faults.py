@@ -38,8 +38,8 @@ async def client_of(*addresses: str, timeout_seconds: float = 5.0) -> AsyncGener
         await connection.close()
 
 
-def registry_of(*addresses: str):
-    return connect(RegistrySection(endpoints=addresses, lease_seconds=LEASE_SECONDS), "c")
+def registry_of(*addresses: str, lease_seconds: int = LEASE_SECONDS):
+    return connect(RegistrySection(endpoints=addresses, lease_seconds=lease_seconds), "c")
 
 
 async def until(snapshots: AsyncGenerator[dict[str, Member]], ids: set[str], always: set[str]) -> None:
@@ -144,7 +144,8 @@ async def test_a_cluster_that_loses_a_server_serves_on(tmp_path: Path, fault: Ca
         async with (
             asyncio.timeout(PATIENCE_SECONDS),
             client_of(*names, timeout_seconds=6.0) as client,
-            registry_of(*names) as registry,
+            # A lease must outlast a failover: up to a third of it until the next renewal, an election, a reconnect.
+            registry_of(*names, lease_seconds=9) as registry,
             registry.announce(A),
             registry.lead("scheduler", "a") as leadership,
         ):
