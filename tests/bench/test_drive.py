@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from bench import openai_client
 from bench.drive import Board, Message, Reply, conversation, drive
 from bench.measure import end_s, failures
+from bench.openai_client import OpenAIClient
 from bench.programs import generate, mix
 from bench.programs.laws import Scale
 from bench.trace import Call, Program
@@ -132,8 +132,8 @@ async def test_the_openai_client_names_program_call_agent_and_parents():
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         host, port = runner.addresses[0]
-        async with asyncio.timeout(20), openai_client.connect(f"http://{host}:{port}/v1", "tiny") as client:
-            (program,) = await drive(quick("debate", 1), [client])
+        async with asyncio.timeout(20):
+            (program,) = await drive(quick("debate", 1), [OpenAIClient(f"http://{host}:{port}/v1", "tiny")])
     finally:
         await runner.cleanup()
     assert not failures(program)

@@ -1,0 +1,1 @@
+"""Workloads, drivers, measurements and reports. Nothing here is imported by the services or by the SDK."""
