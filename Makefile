@@ -15,7 +15,7 @@ help: ## List the targets
 
 install: $(INSTALLED) ## Make .venv with everything that this machine can run
 $(INSTALLED): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q "pip==26.3"
 	$(BIN)/pip install -q -c constraints.txt --group services --group bench --group dev
 	$(BIN)/pip install -q -c constraints.txt --group $(ENGINE) \
@@ -80,11 +80,15 @@ proto: .venv-proto/.installed ## Regenerate the stubs
 	$(PROTOC) -I . --python_out=. --mypy_out=quiet:. $(ETCD_PROTO)
 	@rm -f legato/v1/call_pb2_grpc.py legato/v1/call_pb2_grpc.pyi
 
+STUBS := '*_pb2.py' '*_pb2.pyi' '*_pb2_grpc.py' '*_pb2_grpc.pyi'
 proto-check: install proto ## Lint the protos, refuse breaking changes, compare the stubs with the protos
 	$(BIN)/buf lint protos
-	@git rev-parse -q --verify origin/main >/dev/null && against=origin/main || against=HEAD; \
-	  $(BIN)/buf breaking protos --against ".git#ref=$$(git rev-parse $$against),subdir=protos"
-	git diff --exit-code -- '*_pb2.py' '*_pb2.pyi' '*_pb2_grpc.py' '*_pb2_grpc.pyi'
+	@# Against where this branch left main; on main itself, against the commit before.
+	@base=$$(git merge-base HEAD origin/main 2>/dev/null); head=$$(git rev-parse HEAD); \
+	  if [ -z "$$base" ] || [ "$$base" = "$$head" ]; then base=$$(git rev-parse -q --verify HEAD^ || echo $$head); fi; \
+	  echo "buf breaking against $$base"; $(BIN)/buf breaking protos --against ".git#ref=$$base,subdir=protos"
+	git diff --exit-code -- $(STUBS)
+	@test -z "$$(git ls-files --others --exclude-standard -- $(STUBS))" || (echo "stubs that git does not track"; exit 1)
 
 clean: ## Remove what was built
 	rm -rf build models run .venv .venv-proto

@@ -13,7 +13,8 @@ from services.local.spawn import NotReady, spawn
 RUN_DIR = Path("run")
 PID_FILE = RUN_DIR / "legato.pid"
 LOG_FILE = RUN_DIR / "legato.log"
-STOP_SECONDS = 60.0
+STOP_SECONDS = 180.0
+"""Gateway, workers and scheduler drain one after the other."""
 
 
 def up(flags: Sequence[str]) -> int:
@@ -22,10 +23,10 @@ def up(flags: Sequence[str]) -> int:
         return _say(f"Legato already runs as pid {pid}; `make down` stops it", 1)
     RUN_DIR.mkdir(exist_ok=True)
     try:
-        stack = spawn(flags, {}, LOG_FILE)
+        stack = spawn(flags, {}, LOG_FILE, PID_FILE)
     except NotReady as error:
+        PID_FILE.unlink()
         return _say(str(error), 1)
-    PID_FILE.write_text(str(stack.process.pid), encoding="ascii")
     return _say(f"Legato is ready (pid {stack.process.pid}, output in {LOG_FILE}).\n{stack.text}", 0)
 
 

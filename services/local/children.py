@@ -1,12 +1,14 @@
 """Child processes: started, restarted when they die, stopped together.
 
 Children are started with `subprocess.Popen`, which closes inherited descriptors (uvloop's own spawn does not), and
-watched through a pidfd. A child that dies is started again, at most once a second.
+watched through a pidfd. A child that dies is started again, at most once a second; one that keeps dying young ends us,
+for then something is wrong that a restart does not mend. Children get SIGTERM when we are killed.
 """
 
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -18,6 +20,15 @@ from services.common.process import exited
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 1.0
+YOUNG_SECONDS = 10.0
+MAX_YOUNG_DEATHS = 5
+STOP_MARGIN_SECONDS = 10.0
+"""Beyond its drain, what a service may take to stop."""
+_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
+
+
+class KeepsDying(Exception):
+    """A child died young too often; the message names it."""
 
 
 class Children:
@@ -46,17 +57,25 @@ class Children:
                 await _end(name, pid, timeout_seconds)
 
     async def _keep(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None) -> None:
+        young_deaths = 0
         while True:
+            began = asyncio.get_running_loop().time()
             process = self._spawn(name, command, environment)
             self.pids[name] = process.pid
             await exited(process.pid)
             del self.pids[name]
+            young = asyncio.get_running_loop().time() - began < YOUNG_SECONDS
+            young_deaths = young_deaths + 1 if young else 0
+            if young_deaths >= MAX_YOUNG_DEATHS:
+                raise KeepsDying(f"{name} ended {young_deaths} times right after its start (status {process.wait()})")
             log.error("%s (pid %d) ended with status %s; starting it again", name, process.pid, process.wait())
             await asyncio.sleep(RESTART_SECONDS)
 
     def _spawn(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None
     ) -> subprocess.Popen[bytes]:
+        if shutil.which(_WITH_PARENT[0]) is not None:
+            command = (*_WITH_PARENT, *command)
         if self._log_dir is None:
             return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
         with (self._log_dir / f"{name}.log").open("ab") as output:

@@ -4,7 +4,6 @@ Needs `etcd` and `redis-server` on PATH. Each process writes run/<name>.log; one
 Redis keep their data in a directory that is removed at the end.
 """
 
-import logging
 import shutil
 import socket
 import sys
@@ -15,13 +14,14 @@ from pathlib import Path
 
 from services.common import config
 from services.local.background import RUN_DIR
-from services.local.children import Children, children
+from services.local.children import STOP_MARGIN_SECONDS, Children, children
 from services.local.config import Settings
 from services.local.ready import announcing
 
-log = logging.getLogger(__name__)
-
-SERVICES = ("scheduler", "gateway", "worker")
+SERVICES = ("scheduler", "worker", "gateway")
+"""In the order of their start; they stop in the reverse, so that the gateway finishes its calls first."""
+_METRICS_OFFSETS = {"scheduler": 1, "gateway": 2, "worker": 3}
+"""From the metrics port of the settings, which is our own; each further worker process takes the next one."""
 
 
 @asynccontextmanager
@@ -33,15 +33,17 @@ async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[Ch
     host = settings.cluster.host
     etcd, peer, redis = _free_ports(host, 3)
     endpoint = f"{host}:{etcd}"
-    environment = config.environment({"registry.endpoints": [endpoint], "state.url": f"redis://{host}:{redis}/0"})
+    overrides: dict[str, object] = {"registry.endpoints": [endpoint], "state.url": f"redis://{host}:{redis}/0"}
+    metrics_port = settings.telemetry.metrics_port
     section = settings.registry.model_copy(update={"endpoints": (endpoint,)})
     with tempfile.TemporaryDirectory(prefix="legato-") as data:
-        async with children(settings.cluster.drain_seconds, RUN_DIR) as group:
+        async with children(settings.cluster.drain_seconds + STOP_MARGIN_SECONDS, RUN_DIR) as group:
             group.start("etcd", _etcd(Path(data) / "etcd", host, etcd, peer))
             group.start("redis", _redis(data, host, redis))
             for name in SERVICES:
+                ports = {"telemetry.metrics_port": metrics_port and metrics_port + _METRICS_OFFSETS[name]}
+                environment = config.environment({**overrides, **ports})
                 group.start(name, (sys.executable, "-m", f"services.{name}"), environment)
-            log.info("processes: %s", ", ".join(f"{name} {pid}" for name, pid in group.pids.items()))
             async with announcing(settings.model_copy(update={"registry": section}), ready_fd):
                 yield group
 

@@ -53,6 +53,7 @@ class _Handlers(grpc.GenericRpcHandler):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._watchers: set[asyncio.Event] = set()
+        self._told = (store.revision, store.compacted)
         now = self._loop.time
         unary: list[tuple[Method[Any, Any], Callable[[Any], Message]]] = [
             (client.RANGE, store.range),
@@ -89,9 +90,12 @@ class _Handlers(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(handle, method.request.FromString, method.response.SerializeToString)
 
     def _changed(self) -> None:
-        """Wake the watchers and set the timer for the next lease that is due."""
-        for watcher in self._watchers:
-            watcher.set()
+        """Wake the watchers if there is news for them, and set the timer for the next lease that is due."""
+        news = (self._store.revision, self._store.compacted)
+        if news != self._told:
+            self._told = news
+            for watcher in self._watchers:
+                watcher.set()
         if self._timer is not None:
             self._timer.cancel()
         due = self._store.next_tick()
