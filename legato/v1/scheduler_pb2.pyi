@@ -147,7 +147,9 @@ class SubmitCall(_message.Message):
     priority: _builtins.int
     """Higher is more urgent; 0 is normal."""
     queue_timeout_seconds: _builtins.float
-    """Give up when not placed within this many seconds; 0: wait as long as it takes."""
+    """Give up when not placed within this many seconds; 0: wait as long as it takes. It bounds the wait for the first
+    place only: a call that lost its worker waits as long as it takes.
+    """
     attempt: _builtins.int
     """0 for a new call; on announcing a running call again, its attempt."""
     worker_id: _builtins.str
@@ -183,25 +185,29 @@ Global___SubmitCall: _TypeAlias = SubmitCall  # noqa: Y015
 
 @_typing.final
 class FirstToken(_message.Message):
-    """FirstToken says that the prefill of a call is done."""
+    """FirstToken says that the prefill of a call is done; said once for each attempt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     CALL_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     """The program."""
     call_id: _builtins.str
     """The call."""
+    attempt: _builtins.int
+    """The attempt that gave the token; ignored unless it is the current one. 0: not known, taken for the current one."""
     def __init__(
         self,
         *,
         program_id: _builtins.str = ...,
         call_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "program_id", b"program_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call_id", b"call_id", "program_id", b"program_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,12 +224,17 @@ class FinishCall(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     """The program."""
     call_id: _builtins.str
     """The call."""
     reason: _call_pb2.FinishReason.ValueType
     """How it ended."""
+    attempt: _builtins.int
+    """The attempt that ended. The call is over whichever it is: what the scheduler decided meanwhile is void. 0: none, or
+    not known.
+    """
     @_builtins.property
     def usage(self) -> _call_pb2.Usage:
         """What it used."""
@@ -240,10 +251,11 @@ class FinishCall(_message.Message):
         reason: _call_pb2.FinishReason.ValueType = ...,
         usage: _call_pb2.Usage | None = ...,
         timings: _call_pb2.Timings | None = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "program_id", b"program_id", "reason", b"reason", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call_id", b"call_id", "program_id", b"program_id", "reason", b"reason", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -423,7 +435,7 @@ class Rejection(_message.Message):
     call_id: _builtins.str
     """The call."""
     reason: _builtins.str
-    """A reason of the error table: QUEUE_FULL, QUEUE_TIMEOUT, MODEL_NOT_FOUND, NO_WORKER, ..."""
+    """A reason of the error table: QUEUE_FULL, QUEUE_TIMEOUT, MODEL_NOT_FOUND, NO_WORKER, CALL_EXISTS, ..."""
     message: _builtins.str
     """For people."""
     retry_after_seconds: _builtins.float

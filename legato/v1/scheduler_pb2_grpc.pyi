@@ -19,9 +19,11 @@ class SchedulerServiceStub:
     Schedule: _aio.StreamStreamMultiCallable[_scheduler_pb2.ScheduleRequest, _scheduler_pb2.ScheduleResponse]
     """Schedule is the one stream between a gateway and the scheduler. The gateway submits calls and reports what became
     of them; the scheduler answers each submitted call with one placement or one rejection, and with another placement
-    each time the call lost its worker. Events are idempotent by (program_id, call_id) and attempt. When the stream
-    ends, calls of the gateway that are still queued are forgotten and running ones are counted as lost; a gateway
-    that comes back announces both again (`attempt` and `worker_id` say which were running).
+    each time the call lost its worker. Events are idempotent by (program_id, call_id) and attempt. A call belongs to the
+    stream that submitted it: another stream's submission is rejected with CALL_EXISTS while that one lives, and what
+    another stream says of the call is ignored. When the stream ends, calls of the gateway that are still queued are
+    forgotten and running ones are counted as lost; a gateway that comes back announces both again (`attempt` and
+    `worker_id` say which were running).
     Fails with INVALID_ARGUMENT or UNAVAILABLE / NOT_LEADER.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListWorkersRequest, _scheduler_pb2.ListWorkersResponse]
@@ -40,9 +42,11 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_scheduler_pb2.ScheduleResponse]:
         """Schedule is the one stream between a gateway and the scheduler. The gateway submits calls and reports what became
         of them; the scheduler answers each submitted call with one placement or one rejection, and with another placement
-        each time the call lost its worker. Events are idempotent by (program_id, call_id) and attempt. When the stream
-        ends, calls of the gateway that are still queued are forgotten and running ones are counted as lost; a gateway
-        that comes back announces both again (`attempt` and `worker_id` say which were running).
+        each time the call lost its worker. Events are idempotent by (program_id, call_id) and attempt. A call belongs to the
+        stream that submitted it: another stream's submission is rejected with CALL_EXISTS while that one lives, and what
+        another stream says of the call is ignored. When the stream ends, calls of the gateway that are still queued are
+        forgotten and running ones are counted as lost; a gateway that comes back announces both again (`attempt` and
+        `worker_id` say which were running).
         Fails with INVALID_ARGUMENT or UNAVAILABLE / NOT_LEADER.
         """
 

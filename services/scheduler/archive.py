@@ -46,34 +46,40 @@ async def restore(term: Term, store: Store) -> None:
 
 
 async def keep(term: Term, store: Store, save_seconds: float, expire_seconds: float) -> None:
-    """Write changed programs until cancelled."""
+    """Write changed programs until cancelled, whatever becomes of single writes."""
     while True:
         await asyncio.sleep(save_seconds)  # gathers what changes meanwhile into one write
-        try:
-            await save(term, store, expire_seconds)
-        except StoreUnavailable as failure:
-            _log.warning("%d programs are not saved: %s", len(term.unsaved), failure)
+        await save(term, store, expire_seconds)
         while len(term.unsaved) > _MOST_UNSAVED:
             del term.unsaved[next(iter(term.unsaved))]
         metrics.UNSAVED.set(len(term.unsaved))
 
 
 async def save(term: Term, store: Store, expire_seconds: float) -> None:
-    """Write all changed programs now. Raises StoreUnavailable; what was not written stays unsaved."""
-    while term.unsaved:
-        batch = list(term.unsaved)[:_BATCH]
-        for program_id in batch:
-            del term.unsaved[program_id]
+    """Write all changed programs now. What could not be written stays unsaved, which is logged."""
+    try:
+        while term.unsaved:
+            await _save_batch(term, store, expire_seconds)
+    except StoreUnavailable as failure:
+        _log.warning("%d programs are not saved: %s", len(term.unsaved), failure)
+    except Exception:  # a bug, which must not end the scheduler: it can do without its archive
+        _log.exception("%d programs are not saved", len(term.unsaved))
+
+
+async def _save_batch(term: Term, store: Store, expire_seconds: float) -> None:
+    batch = list(term.unsaved)[:_BATCH]
+    for program_id in batch:
+        del term.unsaved[program_id]
+    try:
         programs = {program_id: term.core.programs.get(program_id) for program_id in batch}
         written = {f"{_PREFIX}{name}": _write(program, term.epoch) for name, program in programs.items() if program}
-        try:
-            if written:
-                await store.put_many(written, expire_seconds)
-            if gone := [f"{_PREFIX}{name}" for name, program in programs.items() if program is None]:
-                await store.delete(*gone)
-        except StoreUnavailable:
-            term.unsaved.update(dict.fromkeys(batch))
-            raise
+        if written:
+            await store.put_many(written, expire_seconds)
+        if gone := [f"{_PREFIX}{name}" for name, program in programs.items() if program is None]:
+            await store.delete(*gone)
+    except BaseException:  # cancellation too: the last save of a term follows it
+        term.unsaved.update(dict.fromkeys(batch))
+        raise
 
 
 def _write(program: Program, epoch: float) -> bytes:

@@ -20,7 +20,7 @@ from services.scheduler.limits import Limits
 from services.scheduler.ordering import Ordering
 from services.scheduler.placement import Assignment, plan
 from services.scheduler.programs import Programs
-from services.scheduler.records import Call
+from services.scheduler.records import Call, Worker
 from services.scheduler.waiting import WaitingRoom
 
 _AT_ONCE = 256
@@ -70,6 +70,8 @@ class Core:
                 self.fleet.report_cache(event)
             case events.FleetKnown():
                 self.fleet.known = True
+                for model in self.queue.shelves():
+                    self._look_again(model, now)
             case events.ProgramRestored():
                 self.programs.restore(event, now)
             case _:
@@ -79,6 +81,8 @@ class Core:
     def tick(self, now: float) -> list[Action]:
         for key in self._waiting.timed_out(now, _AT_ONCE):
             self._reject(self.calls[key], Reason.QUEUE_TIMEOUT, "no worker had room in time", now)
+        for call in self._waiting.given_up(now, _AT_ONCE):
+            self._reject(call, Reason.NO_WORKER, "no worker that takes a prompt that long came", now)
         for model in self._waiting.stranded(now, _AT_ONCE):
             self._abandon(model, now)
         self._unsettled.update(dict.fromkeys(self._waiting.promote(now, _AT_ONCE)))
@@ -105,8 +109,9 @@ class Core:
     def _submit(self, event: events.CallSubmitted, now: float) -> None:
         key = (event.program_id, event.call_id)
         if (call := self.calls.get(key)) is not None:
-            self._relink(call, event.link)
-            if call.worker_id and (call.attempt, call.worker_id) != (event.attempt, event.worker_id):
+            if call.link != event.link:
+                self._actions.append(Reject(event.link, *key, Reason.CALL_EXISTS, "another gateway has this call"))
+            elif call.worker_id and (call.attempt, call.worker_id) != (event.attempt, event.worker_id):
                 self._answer(call, call.prompt_tokens - call.uncached_tokens, 0.0)
             return
         running = event.attempt > 0 and event.worker_id != ""
@@ -123,40 +128,39 @@ class Core:
             call.worker_id, call.restored = event.worker_id, True
             call.placed_at = call.expected_end = now
             program.num_running += 1
-            self._ledger(call)
+            self.fleet.enter(call)
         else:
             self._enqueue(call, now, event.queue_timeout_seconds)
 
-    def _start(self, event: events.CallStarted, now: float) -> None:
+    def _live(self, event: events.CallStarted | events.CallFinished | events.CallLost) -> Call | None:
+        """The call that the event is about, if it is the business of the event's link."""
         call = self.calls.get((event.program_id, event.call_id))
-        worker = None if call is None else self.fleet.get(call.worker_id)
-        if call is not None and worker is not None:
+        return call if call is not None and call.link == event.link else None
+
+    def _start(self, event: events.CallStarted, now: float) -> None:
+        call = self._live(event)
+        if call is not None and event.attempt in (0, call.attempt) and (worker := self.fleet.get(call.worker_id)):
             step_seconds = worker.load.step_seconds or self.limits.assumed_step_seconds
             worker.start(call, now + call.expected_output * step_seconds)
 
     def _finish(self, event: events.CallFinished, now: float) -> None:
-        call = self.calls.get((event.program_id, event.call_id))
-        if call is None:
+        if (call := self._live(event)) is None:
             return
-        program = call.program
-        if call.worker_id:
-            seconds = event.service_seconds or now - call.placed_at
-            program.executed_seconds += seconds
-            program.attained_seconds = max(program.attained_seconds, call.inherited_seconds + seconds)
         if event.completed:
-            self._outputs.learn(program.tenant, call.agent, event.usage.completion_tokens)
-        program.num_finished += 1
-        program.usage = program.usage.plus(event.usage)
+            self._outputs.learn(call.program.tenant, call.agent, event.usage.completion_tokens)
+        ran = call.worker_id and event.attempt in (0, call.attempt)
+        seconds = event.service_seconds or (now - call.placed_at if ran else 0.0)
+        call.program.charge(call, seconds, event.usage)
         self._forget(call, now)
-        self._actions.append(ProgramChanged(program.program_id))
 
     def _lose(self, event: events.CallLost, now: float) -> None:
-        call = self.calls.get((event.program_id, event.call_id))
+        call = self._live(event)
         if call is None or not call.worker_id or call.attempt != event.attempt:
             return
         call.prompt_tokens += max(0, event.generated_tokens - call.generated_tokens)
         call.generated_tokens = max(event.generated_tokens, call.generated_tokens)
-        self._vacate(call)
+        if (worker := self._vacate(call)) is not None:
+            worker.lost(call)
         self._restart(call, now)
 
     def _end(self, event: events.ProgramEnded, now: float) -> None:
@@ -172,9 +176,8 @@ class Core:
 
     def _join(self, event: events.WorkerJoined, now: float) -> None:
         self._leave(event.worker_id, now)
-        for call in self.fleet.join(event):
-            self._ledger(call)
-        self._fleet_changed(event.model, now)
+        self.fleet.join(event)
+        self._look_again(event.model, now)
 
     def _leave(self, worker_id: str, now: float) -> None:
         if (worker := self.fleet.leave(worker_id)) is None:
@@ -183,6 +186,11 @@ class Core:
             call.program.num_running -= 1
             self._restart(call, now)
         self._fleet_changed(worker.description.model, now)
+
+    def _look_again(self, model: str, now: float) -> None:
+        """What was too long may be short enough now, or certainly too long."""
+        self._waiting.unshelve(model)
+        self._fleet_changed(model, now)
 
     def _fleet_changed(self, model: str, now: float) -> None:
         if self.fleet.serving(model):
@@ -195,8 +203,12 @@ class Core:
         calls = self.queue.front(model, self.limits.scan_limit)
         decided = plan(calls, self.fleet.serving(model), self.fleet.index, now, self.limits)
         self.num_judged += decided.num_judged
+        longest = self.fleet.longest_prompt(model)
         for call in decided.unservable:
-            self._reject(call, Reason.CONTEXT_LENGTH_EXCEEDED, "no worker takes a prompt that long", now)
+            if longest is not None and call.prompt_tokens > longest:
+                self._reject(call, Reason.CONTEXT_LENGTH_EXCEEDED, "no worker takes a prompt that long", now)
+            else:  # the worker that takes it may be away
+                self._waiting.shelve(call, now + self.limits.no_worker_grace_seconds)
         for assignment in decided.assignments:
             self._place(assignment, now)
         # Those looked at and not placed wait for something to change; those beyond have not been looked at.
@@ -230,17 +242,12 @@ class Core:
         elif position < self.limits.scan_limit:
             self._unsettled[call.model] = None
 
-    def _ledger(self, call: Call) -> None:
-        """Enter a call that its gateway says is running."""
-        if (worker := self.fleet.get(call.worker_id)) is not None:
-            call.kv_blocks = worker.blocks_for(call)
-        self.fleet.enter(call)
-
-    def _vacate(self, call: Call) -> None:
-        """Take a placed call off its worker."""
+    def _vacate(self, call: Call) -> Worker | None:
+        """Take a placed call off its worker, which is returned if it is known."""
         call.program.num_running -= 1
-        if self.fleet.release(call) is not None:
+        if (worker := self.fleet.release(call)) is not None:
             self._unsettled[call.model] = None
+        return worker
 
     def _restart(self, call: Call, now: float) -> None:
         """A call that is off the ledger goes back to the queue."""
@@ -274,26 +281,18 @@ class Core:
         self._actions.append(Reject(call.link, *call.key, reason, message, retry))
         self._forget(call, now)
 
-    def _relink(self, call: Call, link: int) -> None:
-        if link != call.link:
-            self._cut(call)
-            call.link = link
-            self.links.setdefault(link, {})[call.key] = call
-
-    def _cut(self, call: Call) -> None:
-        calls = self.links[call.link]
-        del calls[call.key]
-        if not calls:
-            del self.links[call.link]
-
     def _forget(self, call: Call, now: float) -> None:
         if call.worker_id:
             self._vacate(call)
-        else:
-            self._waiting.leave(call, now)
+        elif self._waiting.leave(call, now) < self.limits.scan_limit:
+            self._unsettled[call.model] = None  # another call moves into sight, or gets the KV that was kept for it
         self._erase(call, now)
 
     def _erase(self, call: Call, now: float) -> None:
         del self.calls[call.key]
-        self._cut(call)
+        calls = self.links[call.link]
+        del calls[call.key]
+        if not calls:
+            del self.links[call.link]
         self.programs.settle(call.program, now)
+        self._actions.append(ProgramChanged(call.program.program_id))

@@ -1,7 +1,8 @@
 """What the scheduler's core is told and what it answers.
 
 Times are seconds on the core's clock, lengths are tokens. `link` names one gateway stream: decisions about a call go to
-the link that announced it last. (program_id, call_id) names a call; every event about one is idempotent.
+the link that announced it, and only that link's events about it count. (program_id, call_id) names a call; every event
+about one is idempotent. `attempt` 0 in an event about a call is taken for its current one.
 """
 
 from collections.abc import Sequence
@@ -50,23 +51,26 @@ class CallSubmitted:
     """Of each full block of the prompt, in order."""
     priority: int = 0
     queue_timeout_seconds: float = 0.0
-    """0: wait as long as it takes."""
+    """For the first place; restarted calls have no bound. 0: wait as long as it takes."""
     attempt: int = 0
     worker_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """The first token came: the prefill is done."""
+    """An attempt's first token came: the prefill is done."""
 
+    link: int
     program_id: str
     call_id: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CallFinished:
-    """The call ended, well or not, placed or not."""
+    """The call ended, well or not, placed or not: it is over whichever attempt ended."""
 
+    link: int
     program_id: str
     call_id: str
     completed: bool
@@ -74,12 +78,14 @@ class CallFinished:
     usage: TokenUsage = TokenUsage()
     service_seconds: float = 0.0
     """Engine seconds, prefill and decode; 0: unknown."""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CallLost:
     """The gateway saw the call's worker go away."""
 
+    link: int
     program_id: str
     call_id: str
     attempt: int

@@ -20,6 +20,8 @@ class Fleet:
         self.index = CacheIndex()
         self._workers: dict[str, Worker] = {}
         self._models: dict[str, dict[str, Worker]] = {}
+        self._longest: dict[str, int] = {}
+        """Tokens of the longest prompt that a worker of the model ever took."""
         self._adrift: dict[str, dict[CallKey, Call]] = {}
 
     def get(self, worker_id: str) -> Worker | None:
@@ -35,22 +37,24 @@ class Fleet:
         return [worker for worker in self._models.get(model, {}).values() if not worker.load.draining]
 
     def longest_prompt(self, model: str) -> int | None:
-        """Tokens of the longest prompt that some worker of the model takes; None without workers."""
-        return max((worker.description.max_model_len - 1 for worker in self.serving(model)), default=None)
+        """Tokens of the longest prompt that a worker of the model ever took; None while that is not certain."""
+        return self._longest.get(model) if self.known else None
 
     def unknown(self, model: str) -> bool:
         """No worker ever served the model, and that is certain."""
         return self.known and bool(self._models) and model not in self._models
 
-    def join(self, event: WorkerJoined) -> list[Call]:
-        """Enter a worker; the calls that are said to run there, which the caller enters."""
+    def join(self, event: WorkerJoined) -> None:
+        """Enter a worker, with the calls that are said to run there."""
         load = event.load or LoadReported(event.worker_id)
-        worker = Worker(replace(event, cached_blocks=()), load)
+        worker = Worker(replace(event, cached_blocks=()), load, unclaimed=load.num_running + load.num_waiting)
         self._workers[event.worker_id] = worker
         self._models.setdefault(event.model, {})[event.worker_id] = worker
+        self._longest[event.model] = max(event.max_model_len - 1, self._longest.get(event.model, 0))
         self.index.join(event.worker_id, event.num_blocks)
         self.index.update(event.worker_id, event.cached_blocks, (), reset=False)
-        return list(self._adrift.pop(event.worker_id, {}).values())
+        for call in self._adrift.pop(event.worker_id, {}).values():
+            worker.claim(call)
 
     def leave(self, worker_id: str) -> Worker | None:
         """Take a worker out; its calls are the caller's business."""
@@ -61,26 +65,27 @@ class Fleet:
         return worker
 
     def report_load(self, event: LoadReported, lookahead_calls: int) -> str | None:
-        """Take in a load report; the model, if the worker opened or began to drain by it."""
+        """Take in a load report; the model, if more can be placed by it or the worker began to drain."""
         worker = self._workers.get(event.worker_id)
         if worker is None:
             return None
-        before = worker.open(lookahead_calls), worker.load.draining
-        worker.load = event
-        after = worker.open(lookahead_calls), event.draining
-        return worker.description.model if before != after else None
+        shunned = worker.shunned
+        before = worker.open(lookahead_calls), worker.load.draining, worker.unclaimed
+        worker.report(event)
+        after = worker.open(lookahead_calls), event.draining, worker.unclaimed
+        return worker.description.model if shunned or before != after else None
 
     def report_cache(self, event: CacheReported) -> None:
         """Take in changes of a worker's prefix cache."""
         self.index.update(event.worker_id, event.stored, event.removed, event.reset)
 
     def enter(self, call: Call) -> None:
-        """Put a call on the ledger of its worker."""
+        """Put a call on the ledger of the worker where its gateway says it runs."""
         worker = self._workers.get(call.worker_id)
         if worker is None:
             self._adrift.setdefault(call.worker_id, {})[call.key] = call
         else:
-            worker.place(call)
+            worker.claim(call)
 
     def release(self, call: Call) -> Worker | None:
         """Take a placed call off the ledger; the worker, if it is known."""

@@ -12,7 +12,8 @@ from services.scheduler.records import Call, Worker
 
 
 class Outlook:
-    """`claimed` counts every call that will run here: placed, assigned, held. `taken` leaves out the held ones."""
+    """`claimed` counts every call that will run here: placed, assigned, held (and, on a worker that
+    joined busy, not announced yet). `taken` leaves out the held ones."""
 
     __slots__ = (
         "_ahead_seconds",
@@ -47,7 +48,7 @@ class Outlook:
         self.num_blocks = description.num_blocks
         self.block_size = description.block_size
         self.open = worker.open(limits.lookahead_calls)
-        self.taken = self.claimed = len(worker.placed)
+        self.taken = self.claimed = worker.occupied
         self.blocks_taken = self.blocks_claimed = worker.kv_blocks
         self.blocks_kept = 0
         """Of what is free, kept for held calls that need more than that."""

@@ -7,11 +7,13 @@ that later ones predict. Two rules limit holding:
 - A worker with an idle slot takes some call that fits it; among held ones the one that loses least by moving.
 - A call held because its KV does not fit keeps what is free for itself; smaller calls do not slip past it for ever.
 
+A worker that has just lost a call (see `Worker.lost`) gets that call only if no other takes it at all.
+
 Judging a call costs a prediction for each worker, so a decision to hold stands for a while unless the worker that the
 call is held for has room: a pass mostly walks over calls it has judged before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from services.scheduler.cache_index import CacheIndex
@@ -80,11 +82,10 @@ def _judge(
     matches = index.match(call.block_hashes, outlooks)
     best: Outlook | None = None
     least = 0.0
-    for worker_id, outlook in outlooks.items():
-        if call.prompt_tokens < outlook.max_model_len:
-            seconds = outlook.completion_seconds(call, matches.get(worker_id, 0))
-            if best is None or seconds < least:
-                best, least = outlook, seconds
+    for outlook in _candidates(call, outlooks.values()):
+        seconds = outlook.completion_seconds(call, matches.get(outlook.worker_id, 0))
+        if best is None or seconds < least:
+            best, least = outlook, seconds
     if best is None:
         result.unservable.append(call)
         return
@@ -96,6 +97,14 @@ def _judge(
         best.hold(call, blocks, cached_blocks)
         call.hold = Hold(best.worker_id, blocks, cached_blocks, least, now)
         held.append(call)
+
+
+def _candidates(call: Call, outlooks: Iterable[Outlook]) -> list[Outlook]:
+    """Those that take the call, without the ones that it avoids unless there are no others."""
+    able = [outlook for outlook in outlooks if call.prompt_tokens < outlook.max_model_len]
+    if not call.avoided:
+        return able
+    return [outlook for outlook in able if not outlook.worker.avoided_by(call)] or able
 
 
 def _assign(call: Call, outlook: Outlook, blocks: int, cached_blocks: int, seconds: float) -> Assignment:
@@ -115,7 +124,12 @@ def _fill_idle(held: Sequence[Call], outlooks: dict[str, Outlook], index: CacheI
         matches = index.match(call.block_hashes, [outlook.worker_id for outlook in idle])
         hold = call.hold
         for j, outlook in enumerate(idle):
-            if hold is not None and hold.worker_id != outlook.worker_id and call.prompt_tokens < outlook.max_model_len:
+            if (
+                hold is not None
+                and hold.worker_id != outlook.worker_id
+                and call.prompt_tokens < outlook.max_model_len
+                and not outlook.worker.avoided_by(call)
+            ):
                 cached_blocks = matches.get(outlook.worker_id, 0)
                 loss = outlook.completion_seconds(call, cached_blocks) - hold.seconds
                 moves.append((loss, i, j, cached_blocks))

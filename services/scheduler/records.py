@@ -37,6 +37,13 @@ class Program:
         """Calls queued or running."""
         return self.num_queued + self.num_running
 
+    def charge(self, call: "Call", seconds: float, usage: TokenUsage) -> None:
+        """A call of it ended, after so many engine seconds."""
+        self.num_finished += 1
+        self.executed_seconds += seconds
+        self.attained_seconds = max(self.attained_seconds, call.inherited_seconds + seconds)
+        self.usage = self.usage.plus(usage)
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -57,6 +64,7 @@ class Call:
         "agent",
         "arrived",
         "attempt",
+        "avoided",
         "block_hashes",
         "expected_end",
         "expected_output",
@@ -76,6 +84,7 @@ class Call:
         "prompt_tokens",
         "queued_at",
         "restored",
+        "shelved",
         "uncached_tokens",
         "waiting_since",
         "worker_id",
@@ -108,6 +117,10 @@ class Call:
         """It starved and was moved to the front."""
         self.restored = False
         """Announced as running by its gateway: the scheduler did not choose its place."""
+        self.shelved = False
+        """In the queue, but out of sight: no worker that is there takes a prompt that long."""
+        self.avoided: dict[str, LoadReported] = {}
+        """Workers that lost it, with their load then: see `Worker.lost`. At most one for each attempt."""
         self.hold: Hold | None = None
         """Belongs to placement."""
         self.order: tuple[float, ...] = ()
@@ -132,10 +145,19 @@ class Worker:
     """Prompt tokens of placed calls that wait for their prefill."""
     ends: list[float] = field(default_factory=list[float])
     """When the placed calls are expected to end, ascending."""
+    unclaimed: int = 0
+    """Calls that ran here when it joined, as far as no gateway has announced them."""
+    shunned: bool = False
+    """Some call was lost here since the last report."""
 
     @property
     def worker_id(self) -> str:
         return self.description.worker_id
+
+    @property
+    def occupied(self) -> int:
+        """Calls that it has."""
+        return len(self.placed) + self.unclaimed
 
     def blocks_for(self, call: Call) -> int:
         """KV blocks that the call will need at its end."""
@@ -144,10 +166,31 @@ class Worker:
     def open(self, lookahead_calls: int) -> bool:
         """May it take one more call, KV aside?"""
         return (
-            len(self.placed) < self.description.max_num_seqs + lookahead_calls
+            self.occupied < self.description.max_num_seqs + lookahead_calls
             and self.load.num_waiting <= lookahead_calls
             and not self.load.draining
         )
+
+    def report(self, load: LoadReported) -> None:
+        """Its counters now. They lag behind the ledger, so of calls not in the ledger they only lower the number."""
+        self.load = load
+        self.shunned = False
+        self.unclaimed = min(self.unclaimed, max(0, load.num_running + load.num_waiting - len(self.placed)))
+
+    def lost(self, call: Call) -> None:
+        """The call was lost here while the worker seems well: it avoids the worker until that reports again."""
+        call.avoided[self.worker_id] = self.load
+        self.shunned = True
+
+    def avoided_by(self, call: Call) -> bool:
+        """It lost the call and has not reported since."""
+        return call.avoided.get(self.worker_id) is self.load
+
+    def claim(self, call: Call) -> None:
+        """Enter a call that its gateway says is running here."""
+        self.unclaimed = max(0, self.unclaimed - 1)
+        call.kv_blocks = self.blocks_for(call)
+        self.place(call)
 
     def place(self, call: Call) -> None:
         """Enter a call whose expectations are set."""

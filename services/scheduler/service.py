@@ -16,9 +16,9 @@ import grpc
 
 from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
 from services.common import registry, state
-from services.common.registry import Member, Registry
+from services.common.registry import Leadership, Member, Registry
 from services.common.server import grpc_server
-from services.common.state import Store, StoreUnavailable
+from services.common.state import Store
 from services.scheduler import archive, metrics, watcher
 from services.scheduler.config import Settings
 from services.scheduler.servicer import SchedulerServicer
@@ -74,7 +74,7 @@ async def _stand(
     while True:
         async with (
             members.lead(_ELECTION, scheduler.scheduler_id) as leadership,
-            _leading(settings, servicer, scheduler, members, store),
+            _leading(settings, servicer, scheduler, members, store, leadership),
         ):
             await leadership.lost.wait()
         _log.warning("%s no longer leads", scheduler.scheduler_id)
@@ -82,7 +82,12 @@ async def _stand(
 
 @contextlib.asynccontextmanager
 async def _leading(
-    settings: Settings, servicer: SchedulerServicer, scheduler: Running, members: Registry, store: Store
+    settings: Settings,
+    servicer: SchedulerServicer,
+    scheduler: Running,
+    members: Registry,
+    store: Store,
+    leadership: Leadership,
 ) -> AsyncGenerator[None]:
     section = settings.scheduler
     term = Term(section)
@@ -105,5 +110,6 @@ async def _leading(
             term.end()
             watching.cancel()
             saving.cancel()
-            with contextlib.suppress(StoreUnavailable):
+            await asyncio.wait([saving])  # what it was writing is unsaved again
+            if not leadership.lost.is_set():  # else the records are the next leader's by now
                 await archive.save(term, store, section.program_idle_seconds)

@@ -102,5 +102,5 @@ def _feed(term: Term, gateway: Gateway, request: scheduler_pb2.ScheduleRequest) 
         if isinstance(event, Reject):
             gateway.outbox.put(event)
         elif event is not None:
-            term.feed(event)
+            term.hear(gateway, event)
             metrics.DECISION_SECONDS.observe(time.perf_counter() - arrived)

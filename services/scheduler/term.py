@@ -61,8 +61,18 @@ class Term:
             self._driver.feed(event)
             metrics.QUEUE_LENGTH.set(len(self.core.queue))
 
+    def hear(self, gateway: Gateway, event: Event) -> None:
+        """A gateway says something. What it said before its stream ended and comes to light after is void."""
+        if gateway.link in self._gateways:
+            self.feed(event)
+
     def open(self, gateway_id: str) -> Gateway:
-        """A gateway's stream began. An older one of the same gateway is over: it broke, and this end did not notice."""
+        """A gateway's stream began. An older one of the same gateway is over: it broke, and this end did not notice.
+
+        Raises Failure when the term is over.
+        """
+        if self._ended:
+            raise Failure(Reason.NOT_LEADER, NOT_LEADER)
         for gateway in list(self._gateways.values()):
             if gateway.gateway_id == gateway_id:
                 gateway.outbox.close()

@@ -37,12 +37,13 @@ def event_of(message: scheduler_pb2.GatewayEvent, link: int) -> Event | Reject |
     if message.HasField("submit"):
         return _submitted(message.submit, link)
     if message.HasField("first_token"):
-        return CallStarted(message.first_token.program_id, message.first_token.call_id)
+        first = message.first_token
+        return CallStarted(link, first.program_id, first.call_id, first.attempt)
     if message.HasField("finish"):
-        return _finished(message.finish)
+        return _finished(message.finish, link)
     if message.HasField("lose"):
         lose = message.lose
-        return CallLost(lose.program_id, lose.call_id, lose.attempt, lose.generated_tokens)
+        return CallLost(link, lose.program_id, lose.call_id, lose.attempt, lose.generated_tokens)
     if message.HasField("end_program"):
         return ProgramEnded(message.end_program.program_id)
     return None
@@ -77,14 +78,16 @@ def _submitted(submit: scheduler_pb2.SubmitCall, link: int) -> CallSubmitted | R
     )
 
 
-def _finished(finish: scheduler_pb2.FinishCall) -> CallFinished:
+def _finished(finish: scheduler_pb2.FinishCall, link: int) -> CallFinished:
     usage = finish.usage
     return CallFinished(
+        link,
         finish.program_id,
         finish.call_id,
         completed=finish.reason in _COMPLETED,
         usage=TokenUsage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens),
         service_seconds=_seconds(finish.timings.prefill_seconds) + _seconds(finish.timings.decode_seconds),
+        attempt=finish.attempt,
     )
 
 

@@ -18,6 +18,7 @@ class WaitingRoom:
         self._timeouts: Agenda[CallKey] = Agenda()
         self._promotions: Agenda[Call] = Agenda()
         self._strandings: Agenda[str] = Agenda()
+        self._shelvings: Agenda[Call] = Agenda()
         self._drain = DrainRate()
 
     def enter(self, call: Call, now: float, timeout_seconds: float) -> int:
@@ -32,15 +33,29 @@ class WaitingRoom:
             self._promotions.set(call, max(due, now))
         return position
 
-    def leave(self, call: Call, now: float) -> None:
-        """Take a call out: placed, rejected or forgotten."""
-        self.queue.remove(call)
+    def leave(self, call: Call, now: float) -> int:
+        """Take a call out: placed, rejected or forgotten; how many calls of its model went before it."""
+        position = self.queue.remove(call)
+        call.shelved = False
         self._timeouts.discard(call.key)
         self._promotions.discard(call)
+        self._shelvings.discard(call)
         self._drain.count(now)
         call.program.num_queued -= 1
         call.program.waited_seconds += now - call.waiting_since
         call.program.queue_seconds += now - call.queued_at
+        return position
+
+    def shelve(self, call: Call, until: float) -> None:
+        """No worker takes the call, but one may come: it gives way to others, and `given_up` names it at `until`."""
+        self.queue.shelve(call, True)
+        if call not in self._shelvings:
+            self._shelvings.set(call, until)
+
+    def unshelve(self, model: str) -> None:
+        """Look again at the model's shelved calls."""
+        for call in self.queue.shelf(model):
+            self.queue.shelve(call, False)
 
     def strand(self, model: str, until: float) -> None:
         """The model has no worker: `stranded` names it at `until`, unless an earlier time is set."""
@@ -57,12 +72,16 @@ class WaitingRoom:
 
     def next_due(self) -> float | None:
         """When something here is due."""
-        agendas = (self._timeouts, self._promotions, self._strandings)
+        agendas = (self._timeouts, self._promotions, self._strandings, self._shelvings)
         return min((due for agenda in agendas if (due := agenda.next()) is not None), default=None)
 
     def timed_out(self, now: float, limit: int) -> list[CallKey]:
         """Calls whose time is up; the caller takes them out."""
         return self._timeouts.pop_due(now, limit)
+
+    def given_up(self, now: float, limit: int) -> list[Call]:
+        """Calls that were shelved for too long; the caller takes them out."""
+        return [call for call in self._shelvings.pop_due(now, limit) if call.shelved]
 
     def stranded(self, now: float, limit: int) -> list[str]:
         """Models that have been without a worker for too long."""

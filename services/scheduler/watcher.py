@@ -68,13 +68,17 @@ class _Follower:
             self._settle(member)
 
     async def _hear(self, member: Member, stub: worker_pb2_grpc.WorkerServiceStub) -> bool:
-        """Hold one stream until it ends; whether the worker said anything."""
+        """Hold one stream until it ends or turns out to be another worker's; whether the worker said anything."""
         worker_id = ""
         stream = stub.Watch(worker_pb2.WatchRequest(), wait_for_ready=True)
         try:
             async for response in stream:
                 if response.HasField("description"):
-                    worker_id = response.description.worker_id
+                    if response.description.worker_id != member.id:
+                        # Another life of the worker at the same address; it is followed under its own name.
+                        _log.warning("worker %s is gone: %s answers", member.id, response.description.worker_id)
+                        break
+                    worker_id = member.id
                     self._join(response, member)
                 else:
                     self._report(worker_id, response)

@@ -2,14 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from services.common.config import StateSection
 from services.common.errors import Reason
 from services.common.state import Store, StoreUnavailable, connect
 from tests.servers import free_port
 from tests.servers.redis import RedisServer, redis_server
+
+_redis: Any = Redis  # its keywords are untyped
 
 
 @pytest.fixture
@@ -61,6 +65,16 @@ async def test_a_killed_server_is_unavailable_until_it_is_back(server: RedisServ
         _ = [item async for item in store.items("")]
     server.start()
     assert await store.increment("n", 1, "r2") == 1  # the helper's server keeps nothing; the script is loaded anew
+
+
+async def test_a_server_that_refuses_for_now_is_unavailable(server: RedisServer, store: Store):
+    async with _redis.from_url(server.url) as admin:
+        await admin.config_set("min-replicas-to-write", 1)
+        for write in (store.put("a", b"1"), store.increment("n", 1, "r"), store.put_many({"a": b"1"})):
+            with pytest.raises(StoreUnavailable, match="replicas"):
+                await write
+        await admin.config_set("min-replicas-to-write", 0)
+    await store.put("a", b"1")
 
 
 async def test_more_operations_than_connections_wait_their_turn(server: RedisServer):

@@ -18,17 +18,23 @@ SECONDS = 10.0
 
 
 class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
-    """Says what it is, then what it is told to say; `broken` ends its streams."""
+    """Says what it is, then what it is told to say; None ends the stream."""
 
     def __init__(self, worker_id: str, num_seqs: int) -> None:
         self.description = worker_pb2.WorkerDescription(
             worker_id=worker_id, model=MODEL, max_model_len=1000, max_num_seqs=num_seqs, block_size=16, num_blocks=100
         )
+        self.address = ""
+        self.num_watched = 0
+        self.watched = asyncio.Event()
+        """Set when a stream is asked for."""
         self.says: asyncio.Queue[worker_pb2.WatchResponse | None] = asyncio.Queue()
 
     async def Watch(
         self, request: worker_pb2.WatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[worker_pb2.WatchResponse]:
+        self.num_watched += 1
+        self.watched.set()
         cache = worker_pb2.CacheUpdate(reset=True, stored=[1, 2, 3])
         yield worker_pb2.WatchResponse(description=self.description, load=worker_pb2.Load(), cache=cache)
         while (response := await self.says.get()) is not None:
@@ -58,6 +64,7 @@ async def fake_worker(registry: Registry, worker_id: str, num_seqs: int = 1) -> 
 
     serving = grpc_server(add, host="127.0.0.1", port=0, drain_seconds=0)
     server = await serving.__aenter__()
+    worker.address = server.address
     async with registry.announce(Member("worker", worker_id, server.address, {"model": MODEL, "engine": "fake"})):
         try:
             yield worker

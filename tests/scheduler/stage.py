@@ -13,6 +13,7 @@ from services.scheduler.events import (
     CallFinished,
     CallKey,
     CallLost,
+    CallStarted,
     CallSubmitted,
     Event,
     FleetKnown,
@@ -65,12 +66,27 @@ class Stage:
         self.clock.run(self.clock.now() + seconds)
         self.core.check()
 
-    def join(self, worker_id: str = "w", *, seqs: int = 1, blocks: int = 1000, model: str = MODEL) -> None:
-        self.feed(WorkerJoined(worker_id, f"host:{worker_id}", model, 100_000, seqs, 16, blocks))
-        self.feed(FleetKnown())
+    def join(
+        self,
+        worker_id: str = "w",
+        *,
+        seqs: int = 1,
+        blocks: int = 1000,
+        model: str = MODEL,
+        context: int = 100_000,
+        running: int = 0,
+        known: bool = True,
+    ) -> None:
+        """`running`: calls that it has already. `known`: the fleet is complete by that."""
+        load = LoadReported(worker_id, num_running=running)
+        self.feed(WorkerJoined(worker_id, f"host:{worker_id}", model, context, seqs, 16, blocks, load))
+        if known:
+            self.feed(FleetKnown())
 
-    def load(self, worker_id: str, *, waiting: int = 0, draining: bool = False, step: float = 0.0) -> None:
-        self.feed(LoadReported(worker_id, num_waiting=waiting, draining=draining, step_seconds=step))
+    def load(
+        self, worker_id: str, *, running: int = 0, waiting: int = 0, draining: bool = False, step: float = 0.0
+    ) -> None:
+        self.feed(LoadReported(worker_id, running, waiting, step_seconds=step, draining=draining))
 
     def cache(self, worker_id: str, blocks: Sequence[int]) -> None:
         self.feed(CacheReported(worker_id, stored=blocks))
@@ -115,15 +131,37 @@ class Stage:
         )
         self.run()
 
-    def finish(self, call_id: str, program_id: str = "p", seconds: float = 1.0, tokens: int = 16) -> None:
+    def finish(
+        self,
+        call_id: str,
+        program_id: str = "p",
+        seconds: float = 1.0,
+        tokens: int = 16,
+        *,
+        link: int | None = None,
+        attempt: int = 0,
+        completed: bool = True,
+    ) -> None:
+        """`link`: by default the one that has the call."""
         self.running.pop((program_id, call_id), None)
+        link = self._link(program_id, call_id) if link is None else link
         usage = TokenUsage(completion_tokens=tokens)
-        self.feed(CallFinished(program_id, call_id, completed=True, usage=usage, service_seconds=seconds))
+        self.feed(CallFinished(link, program_id, call_id, completed, usage, seconds, attempt))
         self.run()
 
-    def lose(self, call_id: str, attempt: int, generated: int = 0, program_id: str = "p") -> None:
-        self.feed(CallLost(program_id, call_id, attempt, generated))
+    def start(self, call_id: str, program_id: str = "p", attempt: int = 0) -> None:
+        self.feed(CallStarted(self._link(program_id, call_id), program_id, call_id, attempt))
+
+    def lose(
+        self, call_id: str, attempt: int, generated: int = 0, program_id: str = "p", *, link: int | None = None
+    ) -> None:
+        link = self._link(program_id, call_id) if link is None else link
+        self.feed(CallLost(link, program_id, call_id, attempt, generated))
         self.run()
+
+    def _link(self, program_id: str, call_id: str) -> int:
+        call = self.core.calls.get((program_id, call_id))
+        return 0 if call is None else call.link
 
     def _perform(self, action: Action) -> None:
         self.actions.append(action)

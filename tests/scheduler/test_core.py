@@ -3,7 +3,7 @@
 import pytest
 
 from services.common.errors import Reason
-from services.scheduler.events import CallFinished, CallStarted, GatewayLost, ProgramEnded, ProgramRestored, Restarted
+from services.scheduler.events import GatewayLost, ProgramEnded, ProgramRestored, Restarted
 from tests.scheduler.stage import Stage
 
 
@@ -149,7 +149,7 @@ def test_finishing_again_or_unknown_changes_nothing() -> None:
 def test_a_queued_call_can_be_given_up() -> None:
     stage = Stage()
     stage.submit("c1")
-    stage.feed(CallFinished("p", "c1", completed=False))
+    stage.finish("c1", completed=False)
     stage.join()
     assert stage.placed == []
 
@@ -191,9 +191,9 @@ def test_calls_follow_their_gateway_to_its_new_stream() -> None:
     stage.join()
     stage.submit("c1", link=1)
     stage.submit("c2", link=1)
+    stage.feed(GatewayLost(1))
     stage.submit("c1", link=2, attempt=1, worker_id="w")
     stage.submit("c2", link=2)
-    stage.feed(GatewayLost(1))
     stage.finish("c1")
     assert [(place.call_id, place.link) for place in stage.placed] == [("c1", 1), ("c2", 2)]
 
@@ -277,7 +277,7 @@ def test_the_first_token_clears_the_prefill_backlog() -> None:
     worker = stage.core.fleet.get("w")
     assert worker is not None
     assert worker.uncached_tokens == 500
-    stage.feed(CallStarted("p", "c1"))
+    stage.start("c1")
     assert worker.uncached_tokens == 0
 
 

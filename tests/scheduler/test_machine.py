@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from services.scheduler import ordering
-from services.scheduler.events import CallStarted, GatewayLost, Place, ProgramEnded, Reject
-from tests.scheduler.stage import Stage
+from services.scheduler.events import GatewayLost, Place, ProgramEnded, Reject
+from tests.scheduler.stage import MODEL, Stage
 
 WORKERS = st.sampled_from(["a", "b", "c"])
 PROGRAMS = st.sampled_from(["p", "q", "r"])
@@ -54,7 +54,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(data=st.data())
     def lose_or_start(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.stage.running)))
-        self.stage.feed(CallStarted(*key))
+        self.stage.start(key[1], key[0])
         attempt = self.stage.running.pop(key).attempt
         self.open[key] = 0
         self.stage.lose(key[1], attempt, generated=3, program_id=key[0])
@@ -66,19 +66,27 @@ class Traffic(RuleBasedStateMachine):
         self.stage.finish(key[1], key[0], 0.0)
         del self.open[key]
 
-    @rule(worker=WORKERS, seqs=st.integers(1, 3), blocks=st.sampled_from([10, 40, 200]))
-    def join(self, worker: str, seqs: int, blocks: int) -> None:
+    @rule(
+        worker=WORKERS,
+        seqs=st.integers(1, 3),
+        blocks=st.sampled_from([10, 40, 200]),
+        context=st.sampled_from([500, 1000]),
+        running=st.integers(0, 2),
+    )
+    def join(self, worker: str, seqs: int, blocks: int, context: int, running: int) -> None:
         self._lost(worker)
-        self.stage.join(worker, seqs=seqs, blocks=blocks)
+        self.stage.join(worker, seqs=seqs, blocks=blocks, context=context, running=running)
+        self.stage.run()
 
     @rule(worker=WORKERS)
     def lose_worker(self, worker: str) -> None:
         self._lost(worker)
         self.stage.lose_worker(worker)
 
-    @rule(worker=WORKERS, waiting=st.integers(0, 3), draining=st.booleans())
-    def load(self, worker: str, waiting: int, draining: bool) -> None:
-        self.stage.load(worker, waiting=waiting, draining=draining)
+    @rule(worker=WORKERS, running=st.integers(0, 2), waiting=st.integers(0, 3), draining=st.booleans())
+    def load(self, worker: str, running: int, waiting: int, draining: bool) -> None:
+        self.stage.load(worker, running=running, waiting=waiting, draining=draining)
+        self.stage.run()
 
     @rule(worker=WORKERS, depth=st.integers(0, 30))
     def cache(self, worker: str, depth: int) -> None:
@@ -109,10 +117,12 @@ class Traffic(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_empty_while_calls_wait(self) -> None:
-        if not hasattr(self, "stage") or not len(self.stage.core.queue):
+        if not hasattr(self, "stage") or not self.stage.core.queue.of_model(MODEL):
             return
         for worker in self.stage.core.fleet.workers():
-            assert worker.placed or not worker.open(self.stage.core.limits.lookahead_calls), f"{worker} idles"
+            if not worker.occupied and not worker.shunned and worker.open(self.stage.core.limits.lookahead_calls):
+                servable = [call for call in self.stage.core.queue.front(MODEL, 4) if call.prompt_tokens < 500]
+                assert not servable, f"{worker} idles"
 
     def teardown(self) -> None:
         """From here on every engine works: every call must be placed or rejected."""

@@ -1,12 +1,14 @@
 """Which worker gets a call: load, cache and what is idle."""
 
 from collections import Counter
+from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scheduler.cache_index import CacheIndex
-from services.scheduler.events import CacheReported, LoadReported
+from services.scheduler.events import CacheReported, GatewayLost, LoadReported
 from tests.scheduler.stage import Stage
 
 PREFIX = list(range(1000, 1200))
@@ -92,6 +94,40 @@ def test_no_worker_idles_while_a_call_waits() -> None:
         for worker in stage.core.fleet.workers():
             assert len(worker.placed) == 2
         stage.run(1.0)
+
+
+def cancel(stage: Stage) -> None:
+    stage.finish("large", completed=False)
+
+
+def time_out(stage: Stage) -> None:
+    stage.run(5.0)
+
+
+def lose_its_gateway(stage: Stage) -> None:
+    stage.feed(GatewayLost(2))
+
+
+@pytest.mark.parametrize("remove", [cancel, time_out, lose_its_gateway])
+def test_the_kv_kept_for_a_call_that_goes_is_for_the_next(remove: Callable[[Stage], None]) -> None:
+    stage = Stage()
+    stage.join(seqs=8, blocks=10)
+    stage.submit("running", prompt=64, output=16)
+    stage.submit("large", prompt=140, timeout=5.0, link=2)
+    stage.submit("small", prompt=16)
+    assert stage.order == ["running"]
+    remove(stage)
+    assert stage.order == ["running", "small"]
+
+
+def test_a_call_that_comes_into_sight_is_looked_at() -> None:
+    stage = Stage(lookahead_calls=0, scan_limit=1)
+    stage.join(seqs=8, blocks=10)
+    stage.submit("running", prompt=64, output=16)
+    stage.submit("large", prompt=140)
+    stage.submit("small", prompt=16)
+    stage.finish("large", completed=False)
+    assert stage.order == ["running", "small"]
 
 
 @given(

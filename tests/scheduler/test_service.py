@@ -12,7 +12,7 @@ from legato.v1 import scheduler_pb2, scheduler_pb2_grpc, worker_pb2
 from services.common import registry, rpc, state
 from services.common.config import ClusterSection, RegistrySection, StateSection
 from services.common.errors import Reason
-from services.common.registry import Registry
+from services.common.registry import Member, Registry
 from services.common.registry.client import Client
 from services.common.registry.connection import Connection
 from services.common.registry.embedded import serve_embedded
@@ -100,6 +100,25 @@ async def test_a_worker_whose_stream_breaks_is_new_when_it_answers_again(schedul
         worker.says.put_nowait(None)
         placement = await gateway.placement()
         assert (placement.worker_id, placement.attempt) == ("w1", 2)
+
+
+async def test_a_worker_restarted_at_the_address_of_a_dead_one_stays(scheduler: Running, members: Registry) -> None:
+    async with fake_worker(members, "w2") as worker, fake_gateway(scheduler.address, "g") as gateway:
+        await gateway.submit("c1")
+        assert (await gateway.placement()).worker_id == "w2"
+        # The key of the life before is still there for a while: its lease has not run out.
+        async with members.announce(Member("worker", "w1", worker.address, {})), asyncio.timeout(SECONDS):
+            while worker.num_watched < 2:
+                worker.watched.clear()
+                await worker.watched.wait()
+        await gateway.submit("c2")
+        await gateway.finish("c1")
+        placement = await gateway.placement()
+        assert (placement.call_id, placement.worker_id, placement.attempt) == ("c2", "w2", 1)
+        async with rpc.channel(scheduler.address) as channel:
+            stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+            (listed,) = (await stub.ListWorkers(scheduler_pb2.ListWorkersRequest(), timeout=SECONDS)).workers
+        assert listed.description.worker_id == "w2"
 
 
 async def test_a_worker_that_drains_gets_nothing_new(scheduler: Running, members: Registry) -> None:
@@ -196,16 +215,43 @@ async def test_the_second_scheduler_takes_over_and_remembers_service(settings: S
             assert (program.num_finished, program.service_seconds) == (2, 8.0)
 
 
-async def test_a_leader_that_lost_its_lead_lets_go_of_its_gateways(settings: Settings) -> None:
+async def depose(settings: Settings) -> None:
+    """Take the lead from the scheduler that has it."""
     connection = Connection(list(settings.registry.endpoints))
+    client = Client(connection)
+    keys = [entry.key for entry in (await client.list(f"/legato/{settings.cluster.name}/leaders/")).entries]
+    await client.delete(keys[0])
+    await connection.close()
+
+
+async def test_a_leader_that_lost_its_lead_lets_go_of_its_gateways(settings: Settings) -> None:
     async with running(settings) as first:
         await leads(first)
         async with running(settings) as second, fake_gateway(first.address, "g") as gateway:
-            client = Client(connection)
-            keys = [entry.key for entry in (await client.list(f"/legato/{settings.cluster.name}/leaders/")).entries]
-            await client.delete(keys[0])
+            await depose(settings)
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await gateway.next()
             assert rpc.failure_from(raised.value).reason is Reason.NOT_LEADER
             await leads(second)
-    await connection.close()
+
+
+@pytest.mark.parametrize("deposed", [False, True])
+async def test_only_a_leader_that_stops_of_itself_writes_last_records(
+    settings: Settings, members: Registry, deposed: bool
+) -> None:
+    seldom = settings.scheduler.model_copy(update={"save_seconds": 1000.0})
+    settings = settings.model_copy(update={"scheduler": seldom})
+    async with state.connect(StateSection(), settings.cluster.name) as store, fake_worker(members, "w1"):
+        async with running(settings) as scheduler:
+            await leads(scheduler)
+            async with fake_gateway(scheduler.address, "g") as gateway:
+                await gateway.submit("c1")
+                await gateway.placement()
+                await gateway.finish("c1")
+                await programs(scheduler.address)  # after the events before
+                if deposed:
+                    await depose(settings)
+                    with pytest.raises(grpc.aio.AioRpcError):
+                        await gateway.next()
+                    await leads(scheduler)  # again
+        assert [key async for key, _ in store.items("")] == ([] if deposed else ["program/p"])

@@ -15,8 +15,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 from services.common.config import StateSection
 from services.common.state.store import KEPT_ENTRIES, ONCE_SECONDS, StoreUnavailable
@@ -27,7 +26,9 @@ _SCAN_COUNT: Final = 500
 _ENTRY: Final = b"e"
 """The one field of a stream's entries."""
 
-_UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, MasterDownError, OutOfMemoryError, OSError)
+# What a server refuses for its own state (no memory, no replicas, a failed snapshot, a permission) has no class of its
+# own in redis-py, so all its errors count.
+_UNAVAILABLE = (RedisError, OSError)
 
 _INCREMENT: Final = """
 local first = redis.call('GET', KEYS[2])
@@ -140,7 +141,7 @@ class RedisStore:
             async with asyncio.timeout(self._timeout_seconds):
                 yield
         except _UNAVAILABLE as error:
-            raise StoreUnavailable(f"the state store does not answer: {str(error) or type(error).__name__}") from error
+            raise StoreUnavailable(f"the state store fails: {str(error) or type(error).__name__}") from error
 
 
 def _milliseconds(seconds: float | None) -> int | None:

@@ -17,7 +17,7 @@ KEPT_ENTRIES: Final = 100_000
 
 
 class StoreUnavailable(Failure):
-    """The store did not answer in time. UNAVAILABLE when it leaves a service; repeat the operation later."""
+    """The store did not answer in time, or refused. UNAVAILABLE when it leaves a service; repeat it later."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Reason.UNAVAILABLE, message)
