@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import dataclasses
 import importlib.util
+import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ def main() -> None:
     console = Console()
     engine = arguments.engine or _engine(console)
     programs = mix(arguments.programs, arguments.seed, arguments.rate)
+    load = os.getloadavg()[0]
     num_calls = sum(len(program.calls) for program in programs)
     console.print(
         f"{len(programs)} programs of four shapes, {num_calls} calls, on 2 {engine} engines; "
@@ -57,7 +59,11 @@ def main() -> None:
         f"at least {peak} programs were live at once in each run.",
         f"Two {engine} engines of at most {arguments.max_num_seqs} sequences, started afresh for each policy: "
         "caches begin cold but for a short warm-up of other content.",
+        "One run of each: on a busy machine two runs of the same policy have differed by 20 % and more. "
+        "Repeat with another --seed before believing a small difference.",
     ]
+    if load > 1:
+        notes.append(f"This machine was busy before (load {load:.1f}), so differences of some percent mean nothing.")
     if peak < LEAST_PROGRAMS:
         notes.append(
             f"Fewer than {LEAST_PROGRAMS} programs were live at once: arrivals were too slow for this machine."
@@ -93,7 +99,6 @@ async def _runs(
         settings = {**_SETTINGS, "scheduler.ordering": policy, "worker.engine": engine}
         settings["worker.max_num_seqs"] = arguments.max_num_seqs
         async with stack.running(settings, arguments.out / f"stack-{policy}.log") as started:
-            stack.step_back(started.process.pid)
             target = live.Target(MODEL, started.base_url, started.address)
             await live.run(_warm_up(), target, "warm-up", console)
             done = await live.run(programs, target, policy, console)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from services.local.spawn import Stack, spawn
 
-ENGINE_NICENESS = 5
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -39,26 +38,6 @@ async def running(settings: Mapping[str, object], log: Path) -> AsyncGenerator[S
             await asyncio.to_thread((await starting).stop)
 
 
-def step_back(pid: int) -> int:
-    """Give the engines of a stack a lower priority for the processor than everything else; how many there are.
-
-    Engines that compute on the processor keep every core busy, and clients and gateways, which only react, would wait
-    behind them; on a GPU they would not. Has no effect on what an engine does, only on who waits for whom.
-    """
-    engines = [member for member in _tree(pid)[0] if _name(member).startswith("VLLM::Engine")]
-    for engine in engines:
-        for thread in Path(f"/proc/{engine}/task").iterdir():
-            os.setpriority(os.PRIO_PROCESS, int(thread.name), ENGINE_NICENESS)
-    return len(engines)
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What a process tree uses."""
@@ -71,13 +50,6 @@ class Resources:
 
 def resources(pid: int) -> Resources:
     """Of the process and its descendants that live now."""
-    tree, usage = _tree(pid)
-    members = [usage[member] for member in tree if member in usage]
-    return Resources(len(members), sum(rss for rss, _ in members), sum(cpu for _, cpu in members))
-
-
-def _tree(pid: int) -> tuple[set[int], dict[int, tuple[int, float]]]:
-    """The process with its descendants; resident bytes and processor seconds of every process there is."""
     parents: dict[int, int] = {}
     usage: dict[int, tuple[int, float]] = {}
     for entry in Path("/proc").iterdir():
@@ -92,4 +64,5 @@ def _tree(pid: int) -> tuple[set[int], dict[int, tuple[int, float]]]:
     tree = {pid}
     while grown := {child for child, parent in parents.items() if parent in tree} - tree:
         tree |= grown
-    return tree, usage
+    members = [usage[member] for member in tree if member in usage]
+    return Resources(len(members), sum(rss for rss, _ in members), sum(cpu for _, cpu in members))

@@ -34,6 +34,10 @@ _OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # channels ping each 10 s; more often is cut off
+    # RPCs that Python has not taken up yet. Beyond 1,000 gRPC drops some at random by default; callers see a bare
+    # CANCELLED; a burst is the service's to refuse, with a reason.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 30_000),
 )
 _FLUSH_SECONDS: Final = 1.0  # handlers have returned, but gRPC may still be sending what they returned
 
