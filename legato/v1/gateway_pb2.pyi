@@ -256,7 +256,7 @@ class ReportToolSpanRequest(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     CALL_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Repeated requests with the same id count once."""
+    """Repeated requests with the same id count once at each gateway."""
     program_id: _builtins.str
     """The program."""
     agent: _builtins.str
@@ -321,7 +321,7 @@ class EndProgramRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Repeated requests with the same id count once."""
+    """Names the request; nothing depends on it, for ending a program twice is ending it once."""
     program_id: _builtins.str
     """The program."""
     def __init__(

@@ -73,23 +73,26 @@ class GatewayServiceServicer(object):
     """
 
     def Chat(self, request, context):
-        """Chat runs one call and streams its output; cancelling it aborts the engine's work. Idempotent by
-        (program_id, call_id) while the call is live. Events arrive in order, `finish` last. Fails with INVALID_ARGUMENT,
-        NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED (with RetryInfo), DEADLINE_EXCEEDED, UNAVAILABLE.
+        """Chat runs one call and streams its output; cancelling it aborts the engine's work. While the call lives, another
+        one of the same (program_id, call_id) fails; one that was refused or has ended may be sent again. Events arrive in
+        order, `finish` last. A client that takes nothing for too long is taken for gone. Fails with INVALID_ARGUMENT,
+        NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS, RESOURCE_EXHAUSTED (with RetryInfo),
+        DEADLINE_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportToolSpan(self, request, context):
-        """ReportToolSpan records that a tool ran inside a program. Idempotent by request_id.
+        """ReportToolSpan records that a tool ran inside a program. Idempotent by request_id, as far as one gateway sees it: a
+        retry that reaches another gateway counts again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EndProgram(self, request, context):
-        """EndProgram says that a program will make no more calls. Idempotent; an unknown program is no error.
+        """EndProgram says that a program will make no more calls. Idempotent by itself; an unknown program is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,14 +18,18 @@ class GatewayServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Chat: _aio.UnaryStreamMultiCallable[_gateway_pb2.ChatRequest, _gateway_pb2.ChatResponse]
-    """Chat runs one call and streams its output; cancelling it aborts the engine's work. Idempotent by
-    (program_id, call_id) while the call is live. Events arrive in order, `finish` last. Fails with INVALID_ARGUMENT,
-    NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED (with RetryInfo), DEADLINE_EXCEEDED, UNAVAILABLE.
+    """Chat runs one call and streams its output; cancelling it aborts the engine's work. While the call lives, another
+    one of the same (program_id, call_id) fails; one that was refused or has ended may be sent again. Events arrive in
+    order, `finish` last. A client that takes nothing for too long is taken for gone. Fails with INVALID_ARGUMENT,
+    NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS, RESOURCE_EXHAUSTED (with RetryInfo),
+    DEADLINE_EXCEEDED, UNAVAILABLE.
     """
     ReportToolSpan: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ReportToolSpanRequest, _gateway_pb2.ReportToolSpanResponse]
-    """ReportToolSpan records that a tool ran inside a program. Idempotent by request_id."""
+    """ReportToolSpan records that a tool ran inside a program. Idempotent by request_id, as far as one gateway sees it: a
+    retry that reaches another gateway counts again.
+    """
     EndProgram: _aio.UnaryUnaryMultiCallable[_gateway_pb2.EndProgramRequest, _gateway_pb2.EndProgramResponse]
-    """EndProgram says that a program will make no more calls. Idempotent; an unknown program is no error."""
+    """EndProgram says that a program will make no more calls. Idempotent by itself; an unknown program is no error."""
     ListModels: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListModelsRequest, _gateway_pb2.ListModelsResponse]
     """ListModels returns the served models. Idempotent."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListWorkersRequest, _scheduler_pb2.ListWorkersResponse]
@@ -42,9 +46,11 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.ChatRequest,
         context: _aio.ServicerContext[_gateway_pb2.ChatRequest, _abc.AsyncIterator[_gateway_pb2.ChatResponse]],
     ) -> _abc.AsyncIterator[_gateway_pb2.ChatResponse]:
-        """Chat runs one call and streams its output; cancelling it aborts the engine's work. Idempotent by
-        (program_id, call_id) while the call is live. Events arrive in order, `finish` last. Fails with INVALID_ARGUMENT,
-        NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED (with RetryInfo), DEADLINE_EXCEEDED, UNAVAILABLE.
+        """Chat runs one call and streams its output; cancelling it aborts the engine's work. While the call lives, another
+        one of the same (program_id, call_id) fails; one that was refused or has ended may be sent again. Events arrive in
+        order, `finish` last. A client that takes nothing for too long is taken for gone. Fails with INVALID_ARGUMENT,
+        NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS, RESOURCE_EXHAUSTED (with RetryInfo),
+        DEADLINE_EXCEEDED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -53,7 +59,9 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.ReportToolSpanRequest,
         context: _aio.ServicerContext[_gateway_pb2.ReportToolSpanRequest, _abc.Awaitable[_gateway_pb2.ReportToolSpanResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.ReportToolSpanResponse]:
-        """ReportToolSpan records that a tool ran inside a program. Idempotent by request_id."""
+        """ReportToolSpan records that a tool ran inside a program. Idempotent by request_id, as far as one gateway sees it: a
+        retry that reaches another gateway counts again.
+        """
 
     @_abc_1.abstractmethod
     def EndProgram(
@@ -61,7 +69,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.EndProgramRequest,
         context: _aio.ServicerContext[_gateway_pb2.EndProgramRequest, _abc.Awaitable[_gateway_pb2.EndProgramResponse]],
     ) -> _abc.Awaitable[_gateway_pb2.EndProgramResponse]:
-        """EndProgram says that a program will make no more calls. Idempotent; an unknown program is no error."""
+        """EndProgram says that a program will make no more calls. Idempotent by itself; an unknown program is no error."""
 
     @_abc_1.abstractmethod
     def ListModels(

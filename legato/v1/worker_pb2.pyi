@@ -170,6 +170,7 @@ class StartCall(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     STREAM_INTERVAL_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    NUM_RESUMED_CHARS_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     """Names the call on this stream from now on; chosen by the gateway, never used twice on a stream."""
     num_resumed_tokens: _builtins.int
@@ -188,6 +189,10 @@ class StartCall(_message.Message):
     """Send output only every so many tokens (and at the end); 0 and 1: every token."""
     traceparent: _builtins.str
     """W3C trace context of the gateway's span."""
+    num_resumed_chars: _builtins.int
+    """Characters (Unicode code points) of `text` that were received from earlier attempts: where the text of this one
+    begins. Text may lag behind the tokens, so it does not follow from `num_resumed_tokens`; 0: the worker estimates it.
+    """
     @_builtins.property
     def identity(self) -> _call_pb2.CallIdentity:
         """Whose call this is."""
@@ -229,10 +234,11 @@ class StartCall(_message.Message):
         cache_salt: _builtins.str = ...,
         stream_interval: _builtins.int = ...,
         traceparent: _builtins.str = ...,
+        num_resumed_chars: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "identity", b"identity", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "constraint", b"constraint", "identity", b"identity", "num_resumed_tokens", b"num_resumed_tokens", "parallel_tool_calls", b"parallel_tool_calls", "parse_reasoning", b"parse_reasoning", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "slot", b"slot", "stream_interval", b"stream_interval", "tool_choice", b"tool_choice", "tools", b"tools", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "constraint", b"constraint", "identity", b"identity", "num_resumed_chars", b"num_resumed_chars", "num_resumed_tokens", b"num_resumed_tokens", "parallel_tool_calls", b"parallel_tool_calls", "parse_reasoning", b"parse_reasoning", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "slot", b"slot", "stream_interval", b"stream_interval", "tool_choice", b"tool_choice", "tools", b"tools", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,6 +16,7 @@ from legato.v1 import call_pb2, scheduler_pb2, worker_pb2
 from services.common.errors import Failure, Reason, reason_named
 from services.gateway import metrics
 from services.gateway.piece import Ending, Pending, Piece
+from services.gateway.resuming import holds_state
 
 CallKey = tuple[str, str]
 """(program_id, call_id)."""
@@ -46,7 +47,7 @@ class Scheduler(Protocol):
         """Ask for a place, answered through `on_placement` and `on_rejection`, until the call is finished."""
         ...
 
-    def first_token(self, key: CallKey) -> None: ...
+    def first_token(self, key: CallKey, attempt: int) -> None: ...
     def lose(self, key: CallKey, attempt: int, generated_tokens: int) -> None: ...
     def finish(self, finished: scheduler_pb2.FinishCall) -> None: ...
 
@@ -90,11 +91,17 @@ class Call:
         self._began = began
         self._waiting_since = now()
         self._waited_seconds = 0.0
-        self._first_token_at: float | None = None
+        self._spent_seconds = 0.0
+        """On workers that were lost."""
+        self._placed_at = 0.0
         self._attempt = 0
+        self._begun = False
+        """Whether this attempt gave output."""
+        self._ever_begun = False
         self._worker_id = ""
         self._slot: Slot | None = None
         self._generated: list[int] = []
+        self._num_chars = 0
         self._pending = Pending()
         self._seen = False
         self._restarts = 0
@@ -112,13 +119,10 @@ class Call:
         submit = self._prepared.submit
         if self._slot is None:
             self._attempt = 0  # the one who counted has forgotten it
-            if not self._generated:
-                return submit
+            return submit
         announced = scheduler_pb2.SubmitCall()
         announced.CopyFrom(submit)
-        announced.attempt, announced.worker_id = self._attempt, self._worker_id if self._slot else ""
-        announced.prompt_tokens += len(self._generated)
-        announced.max_tokens = max(1, announced.max_tokens - len(self._generated))
+        announced.attempt, announced.worker_id = self._attempt, self._worker_id
         return announced
 
     def on_placement(self, placement: scheduler_pb2.Placement) -> None:
@@ -129,9 +133,12 @@ class Call:
             self._count_restart()
             self._slot.abort()
             self._rewind()
+            self._spent_seconds += self._now() - self._placed_at
         else:
             self._waited_seconds += self._now() - self._waiting_since
         self._attempt = placement.attempt
+        self._begun = False
+        self._placed_at = self._now()
         self._worker_id = placement.worker_id
         self._slot = self._workers.start(placement.worker_address, self._start(placement), self)
 
@@ -149,10 +156,9 @@ class Call:
                 self._fail(Failure(Reason.INTERNAL, message))
                 return
             self._generated.extend(output.token_ids)
-            if self._first_token_at is None:
-                self._first_token_at = self._now()
-                metrics.TTFT.labels(self.model).observe(self._first_token_at - self._began)
-                self._scheduler.first_token(self.key)
+            if not self._begun:
+                self._begin()
+        self._num_chars += len(output.text)
         self._pending.add(output)
         if output.HasField("finish"):
             self._finish(output.finish)
@@ -164,6 +170,7 @@ class Call:
         self._slot = None
         if self.over:
             return
+        self._spent_seconds += self._now() - self._placed_at
         if self._restarts >= self._max_restarts:
             self._fail(Failure(Reason.ENGINE_DEAD, f"the call lost {self._restarts + 1} workers"))
             return
@@ -173,9 +180,15 @@ class Call:
         self._scheduler.lose(self.key, self._attempt, len(self._generated))
 
     def take(self) -> Piece | None:
-        """What there is to show; None: nothing now. The last piece has an `ending`. Raises Failure."""
-        if not (self._prepared.incremental or self.over):
-            return None
+        """What there is to show; None: nothing now. The last piece has an `ending`. Raises Failure.
+
+        A failed call shows what it has first, but for one that nobody reads along: that can be tried again whole.
+        """
+        if not self._prepared.incremental:
+            if self.failure is not None:
+                raise self.failure
+            if not self.over:
+                return None
         piece = self._pending.take()
         if piece is not None:
             self._seen = True
@@ -183,6 +196,11 @@ class Call:
         elif self.failure is not None:
             raise self.failure
         return piece
+
+    def fail(self, failure: Failure) -> None:
+        """It cannot go on. Who waits is woken even if the call was over already."""
+        self._fail(failure)
+        self._wake()
 
     def close(self) -> None:
         """Nobody wants the output any more."""
@@ -195,12 +213,22 @@ class Call:
         start.priority = placement.priority
         start.prompt_token_ids.extend(self._generated)
         start.num_resumed_tokens = len(self._generated)
+        start.num_resumed_chars = self._num_chars
         return start
+
+    def _begin(self) -> None:
+        """The first output of this attempt."""
+        self._begun = True
+        self._scheduler.first_token(self.key, self._attempt)
+        if not self._ever_begun:
+            self._ever_begun = True
+            metrics.TTFT.labels(self.model).observe(self._now() - self._began)
 
     def _rewind(self) -> None:
         """After a loss: forget the output if nobody saw it and it could not be continued as it began."""
         if not self._seen and holds_state(self._prepared.start):
             self._generated.clear()
+            self._num_chars = 0
             self._pending.clear()
 
     def _count_restart(self) -> None:
@@ -221,9 +249,10 @@ class Call:
         timings = call_pb2.Timings()
         timings.CopyFrom(finish.timings)
         timings.queue_seconds += self._waited_seconds
+        timings.decode_seconds += self._spent_seconds  # lost workers did not tell how they spent it
         timings.restarts = self._restarts
         self.ending = Ending(finish.reason, finish.usage, timings, self._worker_id)
-        self._tell_scheduler(finish.reason, finish.usage, finish.timings)
+        self._tell_scheduler(finish.reason, finish.usage, timings)
         self._measure(self.ending)
         self._wake()
 
@@ -247,30 +276,28 @@ class Call:
         program_id, call_id = self.key
         self._scheduler.finish(
             scheduler_pb2.FinishCall(
-                program_id=program_id, call_id=call_id, reason=reason, usage=usage, timings=timings
+                program_id=program_id,
+                call_id=call_id,
+                reason=reason,
+                usage=usage,
+                timings=timings,
+                attempt=self._attempt,
             )
         )
 
     def _measure(self, ending: Ending) -> None:
         now, usage = self._now(), ending.usage
-        metrics.CALLS.labels(self.model, call_pb2.FinishReason.Name(ending.reason).split("_", 2)[2].lower()).inc()
+        metrics.CALLS.labels(self.model, _reason_label(ending.reason)).inc()
         metrics.PROMPT_TOKENS.labels(self.model).inc(usage.prompt_tokens)
         metrics.CACHED_TOKENS.labels(self.model).inc(usage.cached_tokens)
         metrics.COMPLETION_TOKENS.labels(self.model).inc(usage.completion_tokens)
         metrics.E2E.labels(self.model).observe(now - self._began)
         metrics.QUEUE.labels(self.model).observe(ending.timings.queue_seconds)
-        if usage.completion_tokens > 1 and ending.timings.decode_seconds:
+        if usage.completion_tokens > 1 and ending.timings.decode_seconds and not self._restarts:
             metrics.TPOT.labels(self.model).observe(ending.timings.decode_seconds / (usage.completion_tokens - 1))
 
 
-def holds_state(start: worker_pb2.StartCall) -> bool:
-    """Whether choosing the next token depends on more of the earlier output than that it is in the prompt."""
-    sampling, mode = start.sampling, start.tool_choice.mode
-    return (
-        start.constraint.WhichOneof("kind") is not None
-        or mode in (call_pb2.ToolChoice.MODE_REQUIRED, call_pb2.ToolChoice.MODE_NAMED)
-        or bool(sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty not in (0, 1))
-        or sampling.HasField("seed")
-        or sampling.min_tokens > 0
-        or len(sampling.stop) > 0
-    )
+def _reason_label(reason: "call_pb2.FinishReason.ValueType") -> str:
+    if reason not in call_pb2.FinishReason.values():  # of a newer worker
+        return "other"
+    return call_pb2.FinishReason.Name(reason).removeprefix("FINISH_REASON_").lower()

@@ -5,6 +5,7 @@ the block aborts what still runs.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import ParamSpec, TypeVar
@@ -23,6 +24,7 @@ from services.gateway.identity import Identity
 from services.gateway.models import Models
 from services.gateway.render import Model, Prompt
 from services.gateway.request import Chat, Request
+from services.gateway.resuming import holds_state, repeats
 from services.gateway.run import Run
 
 P = ParamSpec("P")
@@ -124,6 +126,7 @@ class Calls:
 
     def _prepared(self, identity: Identity, model: str, request: Request, prompt: Prompt, number: int) -> Prepared:
         who = identity.message()
+        section = self.section
         start = worker_pb2.StartCall(
             identity=who,
             prompt_token_ids=prompt.token_ids,
@@ -134,12 +137,14 @@ class Calls:
             parallel_tool_calls=request.parallel_tool_calls,
             parse_reasoning=request.parse_reasoning,
             cache_salt=prompt.salt,
-            stream_interval=1 if request.incremental else self.section.stream_interval,
+            stream_interval=section.stream_interval if request.incremental else section.unread_interval,
             traceparent=telemetry.current_traceparent(),
         )
         start.sampling.max_tokens = prompt.max_tokens
         if number and request.sampling.HasField("seed"):
             start.sampling.seed = (request.sampling.seed + number + 2**63) % 2**64 - 2**63  # answers must differ
+        if request.incremental and holds_state(start) and not repeats(start.sampling):
+            start.sampling.seed = random.getrandbits(63)  # another worker must be able to repeat what was seen
         submit = scheduler_pb2.SubmitCall(
             identity=who,
             model=model,

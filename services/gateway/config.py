@@ -34,8 +34,10 @@ class GatewaySection(Section):
     """How long a client may take to send its request."""
     stalled_reader_seconds: float = Field(default=120.0, gt=0)
     """A client that takes nothing of its output for so long, or up to twice as long, is taken for gone."""
-    stream_interval: int = Field(default=32, ge=1)
-    """Tokens in one message from the worker when nobody reads along."""
+    stream_interval: int = Field(default=1, ge=1)
+    """Tokens in one event of a stream, at least; the first comes at once. More saves time of gateway and clients."""
+    unread_interval: int = Field(default=32, ge=1)
+    """The same for calls whose caller waits for the whole answer."""
     inline_bytes: int = Field(default=32 * 1024, ge=0)
     """Larger requests are parsed, rendered and tokenized in a thread, so that they do not hold up others."""
     segment_cache_bytes: int = Field(default=256 * 1024 * 1024, ge=0)

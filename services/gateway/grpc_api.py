@@ -1,7 +1,8 @@
 """The gRPC door: GatewayService, which the SDK calls."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -14,6 +15,7 @@ from services.gateway import identity as identities
 from services.gateway import metrics
 from services.gateway.calls import Calls
 from services.gateway.schedule import Scheduler
+from services.gateway.stall import Stall, every
 from services.gateway.wire import request_of, response_of
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -41,11 +43,15 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
             default = self._calls.section.default_max_tokens
             asked = await self._calls.offload(size_bytes, request_of, request, default)
             async with self._calls.open(identity, [asked], size_bytes=size_bytes) as run:
+                stall = Stall(_cancelling())
                 introduced = False
-                while not run.over:
-                    if item := await run.next():
-                        yield response_of(item[1], None if introduced else identity, run.model)
-                        introduced = True
+                with every(self._calls.section.stalled_reader_seconds, stall.check):
+                    while not run.over:
+                        if item := await run.next():
+                            response = response_of(item[1], None if introduced else identity, run.model)
+                            introduced = True
+                            with stall.writing():
+                                yield response
         except Failure as failure:
             metrics.ERRORS.labels("grpc", failure.reason.name.lower()).inc()
             raise
@@ -98,6 +104,13 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
         if len(self._reported) > _REMEMBERED_REQUESTS:
             self._reported.popitem(last=False)
         return True
+
+
+def _cancelling() -> Callable[[], object]:
+    """Cancels the RPC that runs now, as its client could."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancel
 
 
 def _trace_tool(request: gateway_pb2.ReportToolSpanRequest) -> None:

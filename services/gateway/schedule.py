@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import grpc
 
-from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
+from legato.v1 import call_pb2, scheduler_pb2, scheduler_pb2_grpc
 from services.common import rpc
 from services.common.errors import Failure, Reason, reason_named
 from services.gateway import metrics
@@ -68,8 +68,9 @@ class Scheduler:
         elif self.connected:
             self._send(_Event(submit=call.announcement()))
 
-    def first_token(self, key: CallKey) -> None:
-        self._send(_Event(first_token=scheduler_pb2.FirstToken(program_id=key[0], call_id=key[1])))
+    def first_token(self, key: CallKey, attempt: int) -> None:
+        first = scheduler_pb2.FirstToken(program_id=key[0], call_id=key[1], attempt=attempt)
+        self._send(_Event(first_token=first))
 
     def lose(self, key: CallKey, attempt: int, generated_tokens: int) -> None:
         if self._given_up:
@@ -103,17 +104,17 @@ class Scheduler:
                 self._disconnected()
 
     async def _exchange(self, stub: scheduler_pb2_grpc.SchedulerServiceStub, stream: _Stream) -> None:
+        self._connected(stub)  # before the announcements are gathered: what happens from here on is said behind them
         async with asyncio.TaskGroup() as tasks:
             self._outbox = [_Event(hello=scheduler_pb2.Hello(gateway_id=self._gateway_id))]
             self._outbox += [_Event(submit=call.announcement()) for call in self._calls.values()]
-            writer = tasks.create_task(self._write(stub, stream))
+            writer = tasks.create_task(self._write(stream))
             async for response in stream:
                 for event in response.events:
                     self._on_event(event)
             writer.cancel()
 
-    async def _write(self, stub: scheduler_pb2_grpc.SchedulerServiceStub, stream: _Stream) -> None:
-        self._connected(stub)
+    async def _write(self, stream: _Stream) -> None:
         while True:
             events, self._outbox = self._outbox, []
             for batch in _batches(events):
@@ -133,6 +134,8 @@ class Scheduler:
                 placement = event.placement
                 if call := self._calls.get((placement.program_id, placement.call_id)):
                     call.on_placement(placement)
+                else:
+                    self._send(_Event(finish=_abandoned(placement)))
             case "rejection":
                 rejection = event.rejection
                 if call := self._calls.get((rejection.program_id, rejection.call_id)):
@@ -174,6 +177,16 @@ async def _connect(channel: grpc.aio.Channel) -> None:
 def _batches(events: Sequence[_Event]) -> Iterator[Sequence[_Event]]:
     """So that a message stays small when thousands of calls are announced."""
     return (events[start : start + _BATCH_EVENTS] for start in range(0, len(events), _BATCH_EVENTS))
+
+
+def _abandoned(placement: scheduler_pb2.Placement) -> scheduler_pb2.FinishCall:
+    """What a placement of a call that is over is answered with, so that its slot is free whatever was said before."""
+    return scheduler_pb2.FinishCall(
+        program_id=placement.program_id,
+        call_id=placement.call_id,
+        reason=call_pb2.FINISH_REASON_ABORT,
+        attempt=placement.attempt,
+    )
 
 
 def _failure(rejection: scheduler_pb2.Rejection) -> Failure:

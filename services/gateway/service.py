@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -66,14 +66,20 @@ async def _doors(
     section, cluster = settings.gateway, settings.cluster
     grpc_door = GrpcDoor(calls, scheduler)
     http_door = HttpDoor(calls, unready, _version())
-    async with (
-        grpc_server(
-            grpc_door.add_to, host=cluster.host, port=section.port, drain_seconds=cluster.drain_seconds
-        ) as server,
-        serving(http_door, cluster.host, section.http_port, cluster.drain_seconds) as http_port,
-    ):
+    async with AsyncExitStack() as grpc_open, AsyncExitStack() as http_open:
+        server = await grpc_open.enter_async_context(
+            grpc_server(grpc_door.add_to, host=cluster.host, port=section.port, drain_seconds=cluster.drain_seconds)
+        )
+        http_port = await http_open.enter_async_context(
+            serving(http_door, cluster.host, section.http_port, cluster.drain_seconds)
+        )
         host = server.address.rpartition(":")[0]
-        yield Running(gateway_id, server.address, f"{host}:{http_port}")
+        try:
+            yield Running(gateway_id, server.address, f"{host}:{http_port}")
+        finally:
+            async with asyncio.TaskGroup() as closing:  # both drain at once, so one deadline holds for both
+                closing.create_task(grpc_open.aclose())
+                closing.create_task(http_open.aclose())
 
 
 def _version() -> str:

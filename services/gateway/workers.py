@@ -8,6 +8,7 @@ most a start and an abort on its way.
 import asyncio
 import itertools
 import logging
+import uuid
 from collections import deque
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ import grpc
 
 from legato.v1 import worker_pb2, worker_pb2_grpc
 from services.common import rpc
-from services.common.errors import Failure
+from services.common.errors import Failure, Reason
 from services.gateway.call import Call
 from services.gateway.stream_end import stream_end
 
@@ -123,4 +124,14 @@ class _Link:
             last = output.HasField("finish")
             call = self._calls.pop(output.slot, None) if last else self._calls.get(output.slot)
             if call is not None:
-                call.on_output(output)
+                _hand(call, output)
+
+
+def _hand(call: Call, output: worker_pb2.CallOutput) -> None:
+    """Whatever is wrong with one call's output costs that call alone."""
+    try:
+        call.on_output(output)
+    except Exception:
+        error_id = uuid.uuid4().hex[:12]
+        _log.exception("error %s on an output of call %s of program %s", error_id, call.key[1], call.key[0])
+        call.fail(Failure(Reason.INTERNAL, f"internal error {error_id}", metadata={"error_id": error_id}))

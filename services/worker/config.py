@@ -52,6 +52,8 @@ class WorkerSection(Section):
     """Threads of one engine on a CPU."""
     report_interval_seconds: float = Field(default=0.05, ge=0.05, le=5)
     """Watchers hear of load and cache changes this often."""
+    stall_seconds: float = Field(default=300.0, gt=0)
+    """An engine that makes no step for so long while it has calls is taken for dead. vLLM only."""
     restart_seconds: float = Field(default=1.0, ge=0)
     """Pause before a dead worker is started again; doubles, up to 30 s, while it keeps dying young."""
 

@@ -56,6 +56,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Take no more calls, and wait for the running ones at most so long."""
         self._draining = True
         self.on_load(self._load)
+        for watcher in self._watchers:
+            watcher.hurry()  # a call placed here from now on is lost
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self._idle.wait()
@@ -138,8 +140,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         with self._among(watcher, self._watchers):
             while True:
                 yield await watcher.take()
-                # Paces the stream: what changes meanwhile is merged. A failure ends it at once.
-                await watcher.failed_within(self._interval)
+                # Paces the stream: what changes meanwhile is merged. A failure or the drain comes at once.
+                await watcher.pause(self._interval)
 
     async def _read(self, requests: AsyncIterator[worker_pb2.GenerateRequest], stream: OutputStream) -> None:
         async for request in requests:

@@ -86,7 +86,7 @@ class Watcher:
         """Blocks that came (True) or left (False) since the last response."""
         self._reset = False
         self._failure: Failure | None = None
-        self._failed = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._changed = asyncio.Event()
         self._changed.set()
 
@@ -107,19 +107,24 @@ class Watcher:
     def fail(self, failure: Failure) -> None:
         """End now."""
         self._failure = failure
-        self._failed.set()
+        self._urgent.set()
         self._changed.set()
 
-    async def failed_within(self, seconds: float) -> None:
-        """Wait so long, or until there is a failure."""
+    def hurry(self) -> None:
+        """What has changed now should be heard at once."""
+        self._urgent.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, or until there is something urgent, as a failure is."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._failed.wait()
+                await self._urgent.wait()
 
     async def take(self) -> worker_pb2.WatchResponse:
         """Wait for news. Raises the failure that was set."""
         await self._changed.wait()
         self._changed.clear()
+        self._urgent.clear()
         if self._failure is not None:
             raise self._failure
         if self._first is not None:

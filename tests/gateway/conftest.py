@@ -36,6 +36,7 @@ class World:
     workers: list[FakeWorker]
     registry: Registry
     http: aiohttp.ClientSession
+    settings: Settings
 
     @property
     def worker(self) -> FakeWorker:
@@ -76,8 +77,8 @@ def make_world(model_path: Path) -> Make:
             await stack.enter_async_context(serving(scheduler, members))
             gateway = await stack.enter_async_context(running(settings))
             http = await stack.enter_async_context(aiohttp.ClientSession(f"http://{gateway.http_address}"))
-            await _ready(http)
-            yield World(gateway, scheduler, workers, members, http)
+            await ready(http)
+            yield World(gateway, scheduler, workers, members, http, settings)
 
     return make
 
@@ -88,7 +89,7 @@ async def world(make_world: Make) -> AsyncIterator[World]:
         yield made
 
 
-async def _ready(http: aiohttp.ClientSession) -> None:
+async def ready(http: aiohttp.ClientSession) -> None:
     async with asyncio.timeout(20):
         while True:
             async with http.get("/readyz") as response:

@@ -76,6 +76,11 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.holding = False
         self.hang_up()
 
+    def say(self, event: scheduler_pb2.SchedulerEvent) -> None:
+        """On all streams."""
+        for outbox in self._outboxes:
+            outbox.put_nowait(scheduler_pb2.ScheduleResponse(events=[event]))
+
     def hang_up(self) -> None:
         """End all streams."""
         outboxes, self._outboxes = self._outboxes, []

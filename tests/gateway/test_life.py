@@ -213,6 +213,9 @@ async def test_a_stream_that_lost_its_worker_goes_on_without_a_gap(make_world: M
         assert list(start.prompt_token_ids[-4:]) == [100, 101, 102, 103]
         [lose] = world.scheduler.said("lose")
         assert (lose.attempt, lose.generated_tokens) == (1, 4)
+        [finish] = await world.scheduler.wait_for("finish")
+        assert [token.attempt for token in world.scheduler.said("first_token")] == [1, 2]
+        assert finish.attempt == 2
 
 
 async def test_the_restart_is_told(make_world: Make) -> None:
@@ -224,6 +227,7 @@ async def test_the_restart_is_told(make_world: Make) -> None:
         status, answer, _ = await asking
     assert (status, answer["choices"][0]["message"]["content"]) == (200, " 0 1 2 3 4")
     assert answer["timings"]["restarts"] == 1
+    assert answer["timings"]["decode_seconds"] > 1.0  # the lost attempt took time, too
     assert answer["usage"]["completion_tokens"] == 5
 
 
@@ -273,7 +277,8 @@ async def test_a_running_call_outlives_the_schedulers_stream(world: World) -> No
     async with world.http.post(CHAT, json=chat(stream=True)) as response:
         text = await read_until(response, " 3")
         world.scheduler.hang_up()
-        _, again = await world.scheduler.wait_for("submit", 2)
+        before, again = await world.scheduler.wait_for("submit", 2)
+        assert (again.prompt_tokens, again.max_tokens) == (before.prompt_tokens, before.max_tokens)
         assert (again.attempt, again.worker_id) == (1, "worker-0")
         assert len(world.scheduler.said("hello")) == 2
         world.worker.resume.set()

@@ -23,7 +23,7 @@ BUSY = Failure(Reason.QUEUE_FULL, "the queue is full", retry_after_seconds=0.01)
         (Reason.CALL_EXISTS, legato.CallExists),
         (Reason.QUEUE_FULL, legato.Overloaded),
         (Reason.TOO_MANY_CALLS, legato.Overloaded),
-        (Reason.QUEUE_TIMEOUT, legato.DeadlineExceeded),
+        (Reason.QUEUE_TIMEOUT, legato.Overloaded),
         (Reason.DEADLINE_EXCEEDED, legato.DeadlineExceeded),
         (Reason.CANCELLED, legato.CallCancelled),
         (Reason.NO_WORKER, legato.Unavailable),

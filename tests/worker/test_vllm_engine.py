@@ -225,6 +225,30 @@ async def test_a_resumed_call_goes_on_where_it_was(engine: Client, seeded: bool)
     assert (rest.finish.usage.prompt_tokens, rest.finish.usage.completion_tokens) == (70, 40)
 
 
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "estimated"])
+@pytest.mark.parametrize("found", [True, False], ids=["across the seam", "nowhere"])
+async def test_a_resumed_call_with_stop_strings_loses_no_text(engine: Client, counted: bool, found: bool) -> None:
+    plain = await engine.whole(prompt_token_ids=prompt(2), sampling=GREEDY)
+    stop = plain.text[38:50] if found else "never to be found"
+    sampling = Sampling(temperature=0, max_tokens=40, ignore_eos=True, stop=[stop])
+    text, done = "", list[int]()
+    for piece in await engine.call(prompt_token_ids=prompt(2), sampling=sampling):
+        if len(text) + len(piece.text) >= 38:
+            break
+        text += piece.text
+        done += piece.token_ids
+    assert text
+    rest = await engine.whole(
+        prompt_token_ids=prompt(2) + done,
+        num_resumed_tokens=len(done),
+        num_resumed_chars=len(text) if counted else 0,
+        sampling=sampling,
+    )
+    assert rest.offset == len(done)
+    assert text + rest.text == (plain.text[: plain.text.index(stop)] if found else plain.text)
+    assert rest.finish.stop == (stop if found else "")
+
+
 async def test_nothing_is_generated_when_earlier_attempts_used_it_up(engine: Client) -> None:
     sampling = Sampling(max_tokens=3)
     output = await engine.whole(prompt_token_ids=prompt(9), num_resumed_tokens=3, sampling=sampling)

@@ -7,7 +7,6 @@ otherwise this time, the call fails, since half of one answer and half of anothe
 
 from __future__ import annotations  # for FinishReason.ValueType, which only the stubs have
 
-from collections.abc import Sequence
 from typing import Any
 
 from vllm.inputs.engine import TokensInput, tokens_input
@@ -54,17 +53,27 @@ class Call:
         self._held: list[int] = []
         """Output that is expected again and not told again."""
         self._held_chars = 0
+        """Characters that are expected again; as vLLM gives them, before any parser."""
+        self._shown_chars = 0
+        """Visible characters that are expected again, where the client said how many it has."""
+        self._counts = False
+        self._seam = ""
+        """What an earlier attempt generated and held back, to be told first."""
         self.parameters = self._parameters(start, defaults, 0)
         if resumed and sampling.must_replay(self.parameters):
             self._held, ids = resumed, self._prompt
-            self._held_chars = len(self._decode(resumed))
-        elif resumed and not self._used_up(start, resumed):
+            self._held_chars = len(self._told(resumed))
+            self._shown_chars = start.num_resumed_chars
+            self._counts = start.num_resumed_chars > 0
+        elif resumed and not _used_up(start):
             self.parameters = self._parameters(start, defaults, len(resumed))
-            self._feed(self._decode(resumed), resumed, finished=False)
+            told = self._told(resumed)
+            self._seam = self._decode(resumed)[len(told) :]
+            self._feed(told, resumed, finished=False)
         self._output += [] if self._held else resumed
         self.input: TokensInput = tokens_input(ids, cache_salt=start.cache_salt or None)
-        self.used_up = self._used_up(start, resumed)
-        """Nothing is left to generate: earlier attempts came as far as max_tokens or the context allow."""
+        self.used_up = not self._held and _used_up(start)
+        """Nothing is left to generate: earlier attempts came as far as max_tokens allows."""
 
     def take(self, result: RequestOutput) -> worker_pb2.CallOutput | None:
         """Turn vLLM's next output into ours; None: nothing to tell. Raises Failure if the call went wrong."""
@@ -73,18 +82,25 @@ class Call:
             raise Failure(Reason.INTERNAL, "the engine failed on this call")
         self._num_cached = min(result.num_cached_tokens or 0, len(self._prompt))
         self._stats = result.metrics or self._stats
-        token_ids, text = list(completion.token_ids), completion.text
+        token_ids, text = list(completion.token_ids), self._seam + completion.text
+        self._seam = ""
         held = self._hold(token_ids, finished=result.finished)
+        again = ""
         if held:
-            cut = len(text) if held == len(token_ids) else min(self._held_chars, len(text))
-            self._held_chars -= cut
-            self._feed(text[:cut], token_ids[:held], finished=False)
+            # The end brings text that had been held back, which the client does not have.
+            whole = held == len(token_ids) and not result.finished
+            cut = len(text) if whole else min(self._held_chars, len(text))
+            self._held_chars = max(0, self._held_chars - cut)
+            again = self._feed(text[:cut], token_ids[:held], finished=False).text
             token_ids, text = token_ids[held:], text[cut:]
-            if not token_ids and not result.finished:
-                return None
         offset = len(self._output)
         self._output += token_ids
-        delta = self._feed(text, token_ids, finished=result.finished)
+        delta = (
+            self._feed(text, token_ids, finished=result.finished) if text or token_ids or result.finished else Delta()
+        )
+        delta.text = self._unseen(again, delta.text)
+        if held and not (token_ids or delta.text or result.finished):
+            return None
         message = worker_pb2.CallOutput(
             offset=offset, token_ids=token_ids, text=delta.text, reasoning=delta.reasoning, tool_calls=delta.tool_calls
         )
@@ -111,9 +127,19 @@ class Call:
             skip_special_tokens=self._parser.skip_special_tokens,
         )
 
-    def _used_up(self, start: worker_pb2.StartCall, resumed: Sequence[int]) -> bool:
-        limited = start.sampling.HasField("max_tokens")
-        return bool(resumed) and limited and len(resumed) >= start.sampling.max_tokens
+    def _told(self, resumed: list[int]) -> str:
+        """What of the text of these tokens an earlier attempt has told, as far as tokens let one know."""
+        text = self._decode(resumed)
+        return text[: max(0, len(text) - sampling.held_back(self.parameters))]
+
+    def _unseen(self, again: str, text: str) -> str:
+        """What the client does not have of the text that came again and that which came after it."""
+        if not self._counts:
+            return text
+        text = again + text
+        skip = min(self._shown_chars, len(text))
+        self._shown_chars -= skip
+        return text[skip:]
 
     def _decode(self, token_ids: list[int]) -> str:
         # A character whose last bytes are still to come is not text yet.
@@ -161,6 +187,11 @@ class Call:
             prefill_seconds=stats.first_token_ts - stats.scheduled_ts,
             decode_seconds=stats.last_token_ts - stats.first_token_ts,
         )
+
+
+def _used_up(start: worker_pb2.StartCall) -> bool:
+    limited = start.sampling.HasField("max_tokens")
+    return start.num_resumed_tokens > 0 and limited and start.num_resumed_tokens >= start.sampling.max_tokens
 
 
 def _check_lengths(start: worker_pb2.StartCall, max_model_len: int) -> None:

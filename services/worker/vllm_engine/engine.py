@@ -13,7 +13,7 @@ import multiprocessing
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import vllm
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
@@ -58,6 +58,8 @@ class VllmEngine:
         self._group: asyncio.TaskGroup | None = None
         self._outputs: list[Output] = []
         """What the current engine step brought so far; told within this turn of the event loop."""
+        self._broken = asyncio.Event()
+        """AsyncLLM brings no more outputs, whether or not its EngineCore lives."""
         self.core_pid = 0
         """The EngineCore's process."""
 
@@ -80,6 +82,9 @@ class VllmEngine:
         self._defaults.pop("max_tokens", None)
         self._socket = await self._stack.enter_async_context(self._events.subscribed())
         await _warm_up(llm)
+        handler = cast("asyncio.Task[None] | None", cast(Any, llm).output_handler)  # vLLM types it by half
+        assert handler is not None, "the first call starts it"
+        handler.add_done_callback(lambda _: self._broken.set())
         self._listener = listener
         config = llm.vllm_config
         return worker_pb2.WorkerDescription(
@@ -101,13 +106,13 @@ class VllmEngine:
             follower = group.create_task(self._events.follow(self._socket, self._listener.on_cache))
             for key in list(self._live):
                 self._begin(key, group)
-            await exited(self.core_pid)
+            cause = await self._death()
             self._group = None
             follower.cancel()
             for live in self._live.values():
                 if live.task is not None:
                     live.task.cancel()
-        raise EngineDead(f"EngineCore (pid {self.core_pid}) ended")
+        raise EngineDead(cause)
 
     def submit(self, call: EngineCall) -> None:
         start = call.start
@@ -146,6 +151,28 @@ class VllmEngine:
         assert self._llm is not None, "load comes first"
         return self._llm
 
+    async def _death(self) -> str:
+        """Wait until the engine is of no more use, and say why."""
+        causes = {
+            f"EngineCore (pid {self.core_pid}) ended": exited(self.core_pid),
+            "vLLM's output handler ended": self._broken.wait(),
+            f"no engine step in {self._section.stall_seconds:g} s with calls waiting for one": self._stalled(),
+        }
+        async with asyncio.TaskGroup() as group:
+            tasks = {group.create_task(wait): cause for cause, wait in causes.items()}
+            done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                task.cancel()
+        return next(cause for task, cause in tasks.items() if task in done)
+
+    async def _stalled(self) -> None:
+        """Wait for a time without any step through which a call was live."""
+        while True:
+            steps, keys = self._load.load.num_steps, set(self._live)
+            await asyncio.sleep(self._section.stall_seconds)
+            if keys & self._live.keys() and self._load.load.num_steps == steps:
+                return
+
     def _begin(self, key: int, group: asyncio.TaskGroup) -> None:
         live = self._live[key]
         live.task = group.create_task(self._serve(key, live))
@@ -162,12 +189,15 @@ class VllmEngine:
                 else:
                     self._tell(key, message)
         except EngineDeadError:
-            return  # `run` says so
+            self._broken.set()  # `run` says so
         except Failure as failure:
             self._fail(key, live, failure)
         except (VLLMClientError, GracefulHTTPError, ValueError) as error:
             self._fail(key, live, Failure(Reason.INVALID_ARGUMENT, str(error)))
         except Exception:
+            if self._engine.errored:  # whatever ended the output handler is thrown into each call
+                self._broken.set()
+                return
             _log.exception("call failed")
             self._fail(key, live, Failure(Reason.INTERNAL, "the worker failed on this call"))
 

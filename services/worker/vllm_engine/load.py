@@ -1,5 +1,6 @@
 """The engine's load, from what vLLM hands to its stat loggers once per step."""
 
+import logging
 from collections.abc import Callable
 
 from vllm.config import VllmConfig
@@ -7,6 +8,8 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
 from legato.v1 import worker_pb2
+
+_log = logging.getLogger(__name__)
 
 _WEIGHT = 0.1
 """Of a new sample in the moving averages."""
@@ -32,6 +35,12 @@ class LoadLogger(StatLoggerBase):
         mm_cache_stats: MultiModalCacheStats | None = None,
         engine_idx: int = 0,
     ) -> None:
+        try:
+            self._record(scheduler_stats, iteration_stats)
+        except Exception:  # it would end vLLM's output handler, and with it all calls
+            _log.exception("the load of a step could not be told")
+
+    def _record(self, scheduler_stats: SchedulerStats | None, iteration_stats: IterationStats | None) -> None:
         if scheduler_stats is not None:
             self.load.num_running = scheduler_stats.num_running_reqs
             self.load.num_waiting = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from vllm.exceptions import VLLMClientError
-from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, SamplingType, StructuredOutputsParams
 
 from legato.v1 import call_pb2, worker_pb2
 from services.common.errors import Failure, Reason
@@ -83,10 +83,17 @@ def _constraint(wanted: call_pb2.Constraint) -> StructuredOutputsParams | None:
 def must_replay(parameters: SamplingParams) -> bool:
     """Whether a resumed call has to be generated again from its beginning.
 
-    Grammars, penalties and random generators hold state over the output that a longer prompt does not restore.
+    Grammars, penalties and random generators hold state over the output that a longer prompt does not restore. So do
+    stop strings, of which the earlier attempt may have seen a part; but what is drawn unseeded cannot be replayed.
     """
     return (
         parameters.structured_outputs is not None
         or parameters.seed is not None
         or bool(parameters.presence_penalty or parameters.frequency_penalty)
+        or (bool(parameters.stop) and parameters.sampling_type is SamplingType.GREEDY)
     )
+
+
+def held_back(parameters: SamplingParams) -> int:
+    """How many characters vLLM keeps until more have come, for they may begin a stop string."""
+    return max((len(stop) for stop in parameters.stop or ()), default=1) - 1
