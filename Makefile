@@ -78,7 +78,7 @@ ETCD_PROTO := services/common/registry/etcd.proto
 proto: .venv-proto/.installed ## Regenerate the stubs
 	$(PROTOC) -I protos --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet,only_async:. protos/legato/v1/*.proto
 	$(PROTOC) -I . --python_out=. --mypy_out=quiet:. $(ETCD_PROTO)
-	@rm -f legato/v1/call_pb2_grpc.py legato/v1/call_pb2_grpc.pyi
+	@rm -f legato/v1/call_pb2_grpc.py legato/v1/call_pb2_grpc.pyi legato/v1/kv_pb2_grpc.py legato/v1/kv_pb2_grpc.pyi
 
 STUBS := '*_pb2.py' '*_pb2.pyi' '*_pb2_grpc.py' '*_pb2_grpc.pyi'
 proto-check: install proto ## Lint the protos, refuse breaking changes, compare the stubs with the protos

@@ -66,6 +66,16 @@ class GatewayServiceStub(object):
                 request_serializer=legato_dot_v1_dot_scheduler__pb2.ListProgramsRequest.SerializeToString,
                 response_deserializer=legato_dot_v1_dot_scheduler__pb2.ListProgramsResponse.FromString,
                 _registered_method=True)
+        self.ListPools = channel.unary_unary(
+                '/legato.v1.GatewayService/ListPools',
+                request_serializer=legato_dot_v1_dot_scheduler__pb2.ListPoolsRequest.SerializeToString,
+                response_deserializer=legato_dot_v1_dot_scheduler__pb2.ListPoolsResponse.FromString,
+                _registered_method=True)
+        self.SetWorkerRole = channel.unary_unary(
+                '/legato.v1.GatewayService/SetWorkerRole',
+                request_serializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleRequest.SerializeToString,
+                response_deserializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer(object):
@@ -119,6 +129,21 @@ class GatewayServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPools(self, request, context):
+        """ListPools returns the cluster's KV pools. Idempotent. Fails with UNAVAILABLE / NO_SCHEDULER.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetWorkerRole(self, request, context):
+        """SetWorkerRole changes what a worker is for, without losing a call. Idempotent. Fails with NOT_FOUND or
+        UNAVAILABLE / NO_SCHEDULER.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,6 +176,16 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.ListPrograms,
                     request_deserializer=legato_dot_v1_dot_scheduler__pb2.ListProgramsRequest.FromString,
                     response_serializer=legato_dot_v1_dot_scheduler__pb2.ListProgramsResponse.SerializeToString,
+            ),
+            'ListPools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPools,
+                    request_deserializer=legato_dot_v1_dot_scheduler__pb2.ListPoolsRequest.FromString,
+                    response_serializer=legato_dot_v1_dot_scheduler__pb2.ListPoolsResponse.SerializeToString,
+            ),
+            'SetWorkerRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWorkerRole,
+                    request_deserializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleRequest.FromString,
+                    response_serializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,6 +351,60 @@ class GatewayService(object):
             '/legato.v1.GatewayService/ListPrograms',
             legato_dot_v1_dot_scheduler__pb2.ListProgramsRequest.SerializeToString,
             legato_dot_v1_dot_scheduler__pb2.ListProgramsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/legato.v1.GatewayService/ListPools',
+            legato_dot_v1_dot_scheduler__pb2.ListPoolsRequest.SerializeToString,
+            legato_dot_v1_dot_scheduler__pb2.ListPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWorkerRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/legato.v1.GatewayService/SetWorkerRole',
+            legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleRequest.SerializeToString,
+            legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

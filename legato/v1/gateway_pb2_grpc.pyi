@@ -36,6 +36,12 @@ class GatewayServiceStub:
     """ListWorkers returns the cluster's workers. Idempotent. Fails with UNAVAILABLE / NO_SCHEDULER."""
     ListPrograms: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListProgramsRequest, _scheduler_pb2.ListProgramsResponse]
     """ListPrograms returns programs. Idempotent. Fails with UNAVAILABLE / NO_SCHEDULER."""
+    ListPools: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListPoolsRequest, _scheduler_pb2.ListPoolsResponse]
+    """ListPools returns the cluster's KV pools. Idempotent. Fails with UNAVAILABLE / NO_SCHEDULER."""
+    SetWorkerRole: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SetWorkerRoleRequest, _scheduler_pb2.SetWorkerRoleResponse]
+    """SetWorkerRole changes what a worker is for, without losing a call. Idempotent. Fails with NOT_FOUND or
+    UNAVAILABLE / NO_SCHEDULER.
+    """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """GatewayService serves agent programs."""
@@ -94,5 +100,23 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_scheduler_pb2.ListProgramsRequest, _abc.Awaitable[_scheduler_pb2.ListProgramsResponse]],
     ) -> _abc.Awaitable[_scheduler_pb2.ListProgramsResponse]:
         """ListPrograms returns programs. Idempotent. Fails with UNAVAILABLE / NO_SCHEDULER."""
+
+    @_abc_1.abstractmethod
+    def ListPools(
+        self,
+        request: _scheduler_pb2.ListPoolsRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.ListPoolsRequest, _abc.Awaitable[_scheduler_pb2.ListPoolsResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.ListPoolsResponse]:
+        """ListPools returns the cluster's KV pools. Idempotent. Fails with UNAVAILABLE / NO_SCHEDULER."""
+
+    @_abc_1.abstractmethod
+    def SetWorkerRole(
+        self,
+        request: _scheduler_pb2.SetWorkerRoleRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.SetWorkerRoleRequest, _abc.Awaitable[_scheduler_pb2.SetWorkerRoleResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.SetWorkerRoleResponse]:
+        """SetWorkerRole changes what a worker is for, without losing a call. Idempotent. Fails with NOT_FOUND or
+        UNAVAILABLE / NO_SCHEDULER.
+        """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _aio.Server) -> None: ...

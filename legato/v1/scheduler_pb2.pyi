@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from legato.v1 import call_pb2 as _call_pb2
+from legato.v1 import kv_pb2 as _kv_pb2
+from legato.v1 import kvpool_pb2 as _kvpool_pb2
 from legato.v1 import worker_pb2 as _worker_pb2
 import builtins as _builtins
 import sys
@@ -57,6 +59,7 @@ class GatewayEvent(_message.Message):
     FINISH_FIELD_NUMBER: _builtins.int
     LOSE_FIELD_NUMBER: _builtins.int
     END_PROGRAM_FIELD_NUMBER: _builtins.int
+    HAND_OFF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Always the first event of a stream."""
@@ -81,6 +84,10 @@ class GatewayEvent(_message.Message):
     def end_program(self) -> Global___EndProgram:
         """The program will make no more calls."""
 
+    @_builtins.property
+    def hand_off(self) -> Global___HandOffCall:
+        """A call was prefilled and wants to be decoded elsewhere."""
+
     def __init__(
         self,
         *,
@@ -90,16 +97,51 @@ class GatewayEvent(_message.Message):
         finish: Global___FinishCall | None = ...,
         lose: Global___LoseCall | None = ...,
         end_program: Global___EndProgram | None = ...,
+        hand_off: Global___HandOffCall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_program", b"end_program", "event", b"event", "finish", b"finish", "first_token", b"first_token", "hello", b"hello", "lose", b"lose", "submit", b"submit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_program", b"end_program", "event", b"event", "finish", b"finish", "first_token", b"first_token", "hand_off", b"hand_off", "hello", b"hello", "lose", b"lose", "submit", b"submit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_program", b"end_program", "event", b"event", "finish", b"finish", "first_token", b"first_token", "hello", b"hello", "lose", b"lose", "submit", b"submit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_program", b"end_program", "event", b"event", "finish", b"finish", "first_token", b"first_token", "hand_off", b"hand_off", "hello", b"hello", "lose", b"lose", "submit", b"submit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "submit", "first_token", "finish", "lose", "end_program"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "submit", "first_token", "finish", "lose", "end_program", "hand_off"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GatewayEvent: _TypeAlias = GatewayEvent  # noqa: Y015
+
+@_typing.final
+class HandOffCall(_message.Message):
+    """HandOffCall says that an attempt that was to prefill only has done so; another placement follows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
+    program_id: _builtins.str
+    """The program."""
+    call_id: _builtins.str
+    """The call."""
+    attempt: _builtins.int
+    """The attempt that ended; ignored unless it is the current one."""
+    generated_tokens: _builtins.int
+    """Tokens generated so far, which the next attempt adds to its prompt: 1, or 0 where the call must be generated whole."""
+    def __init__(
+        self,
+        *,
+        program_id: _builtins.str = ...,
+        call_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        generated_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call_id", b"call_id", "generated_tokens", b"generated_tokens", "program_id", b"program_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandOffCall: _TypeAlias = HandOffCall  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -386,6 +428,7 @@ class Placement(_message.Message):
     WORKER_ADDRESS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXPECTED_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    KV_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     """The program."""
     call_id: _builtins.str
@@ -400,6 +443,10 @@ class Placement(_message.Message):
     """Engine priority, smaller first."""
     expected_cached_tokens: _builtins.int
     """Prompt tokens expected in the worker's cache."""
+    @_builtins.property
+    def kv(self) -> _kv_pb2.KVPlan:
+        """To be handed to the worker as it is."""
+
     def __init__(
         self,
         *,
@@ -410,10 +457,11 @@ class Placement(_message.Message):
         worker_address: _builtins.str = ...,
         priority: _builtins.int = ...,
         expected_cached_tokens: _builtins.int = ...,
+        kv: _kv_pb2.KVPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kv", b"kv"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call_id", b"call_id", "expected_cached_tokens", b"expected_cached_tokens", "priority", b"priority", "program_id", b"program_id", "worker_address", b"worker_address", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call_id", b"call_id", "expected_cached_tokens", b"expected_cached_tokens", "kv", b"kv", "priority", b"priority", "program_id", b"program_id", "worker_address", b"worker_address", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -661,3 +709,87 @@ class ProgramStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProgramStatus: _TypeAlias = ProgramStatus  # noqa: Y015
+
+@_typing.final
+class ListPoolsRequest(_message.Message):
+    """ListPoolsRequest has no parameters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPoolsRequest: _TypeAlias = ListPoolsRequest  # noqa: Y015
+
+@_typing.final
+class ListPoolsResponse(_message.Message):
+    """ListPoolsResponse holds the pools."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[_kvpool_pb2.PoolStatus]:
+        """In order of pool_id."""
+
+    def __init__(
+        self,
+        *,
+        pools: _abc.Iterable[_kvpool_pb2.PoolStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPoolsResponse: _TypeAlias = ListPoolsResponse  # noqa: Y015
+
+@_typing.final
+class SetWorkerRoleRequest(_message.Message):
+    """SetWorkerRoleRequest names a worker and a role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """The worker."""
+    role: _kv_pb2.WorkerRole.ValueType
+    """From now on."""
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        role: _kv_pb2.WorkerRole.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWorkerRoleRequest: _TypeAlias = SetWorkerRoleRequest  # noqa: Y015
+
+@_typing.final
+class SetWorkerRoleResponse(_message.Message):
+    """SetWorkerRoleResponse has no content."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWorkerRoleResponse: _TypeAlias = SetWorkerRoleResponse  # noqa: Y015

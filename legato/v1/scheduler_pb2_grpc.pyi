@@ -30,6 +30,12 @@ class SchedulerServiceStub:
     """ListWorkers returns the workers that the scheduler knows, with their load. Idempotent."""
     ListPrograms: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListProgramsRequest, _scheduler_pb2.ListProgramsResponse]
     """ListPrograms returns live programs and the newest ended ones. Idempotent."""
+    ListPools: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListPoolsRequest, _scheduler_pb2.ListPoolsResponse]
+    """ListPools returns what the KV pools say of themselves; pools that do not answer within a second are left out.
+    Idempotent.
+    """
+    SetWorkerRole: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SetWorkerRoleRequest, _scheduler_pb2.SetWorkerRoleResponse]
+    """SetWorkerRole changes what a worker is for, without losing a call. Idempotent. Fails with NOT_FOUND."""
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     """SchedulerService places calls for gateways."""
@@ -65,5 +71,23 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_scheduler_pb2.ListProgramsRequest, _abc.Awaitable[_scheduler_pb2.ListProgramsResponse]],
     ) -> _abc.Awaitable[_scheduler_pb2.ListProgramsResponse]:
         """ListPrograms returns live programs and the newest ended ones. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ListPools(
+        self,
+        request: _scheduler_pb2.ListPoolsRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.ListPoolsRequest, _abc.Awaitable[_scheduler_pb2.ListPoolsResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.ListPoolsResponse]:
+        """ListPools returns what the KV pools say of themselves; pools that do not answer within a second are left out.
+        Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def SetWorkerRole(
+        self,
+        request: _scheduler_pb2.SetWorkerRoleRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.SetWorkerRoleRequest, _abc.Awaitable[_scheduler_pb2.SetWorkerRoleResponse]],
+    ) -> _abc.Awaitable[_scheduler_pb2.SetWorkerRoleResponse]:
+        """SetWorkerRole changes what a worker is for, without losing a call. Idempotent. Fails with NOT_FOUND."""
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _aio.Server) -> None: ...

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from legato.v1 import call_pb2 as _call_pb2
+from legato.v1 import kv_pb2 as _kv_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,45 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class SetRoleRequest(_message.Message):
+    """SetRoleRequest names a role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    role: _kv_pb2.WorkerRole.ValueType
+    """From now on."""
+    def __init__(
+        self,
+        *,
+        role: _kv_pb2.WorkerRole.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRoleRequest: _TypeAlias = SetRoleRequest  # noqa: Y015
+
+@_typing.final
+class SetRoleResponse(_message.Message):
+    """SetRoleResponse has no content."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRoleResponse: _TypeAlias = SetRoleResponse  # noqa: Y015
 
 @_typing.final
 class DescribeRequest(_message.Message):
@@ -76,6 +116,10 @@ class WorkerDescription(_message.Message):
     MAX_NUM_BATCHED_TOKENS_FIELD_NUMBER: _builtins.int
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     NUM_BLOCKS_FIELD_NUMBER: _builtins.int
+    POOL_ID_FIELD_NUMBER: _builtins.int
+    KV_NAMESPACE_ID_FIELD_NUMBER: _builtins.int
+    KV_BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Unique for each life of the worker process."""
     model: _builtins.str
@@ -96,6 +140,14 @@ class WorkerDescription(_message.Message):
     """Tokens per KV block."""
     num_blocks: _builtins.int
     """KV blocks of the engine."""
+    pool_id: _builtins.str
+    """The host's KV pool; empty: the engine keeps KV in its own cache only."""
+    kv_namespace_id: _builtins.str
+    """Namespace of its KV in pools."""
+    kv_block_bytes: _builtins.int
+    """Bytes of a block, all shards, as pools hold it."""
+    role: _kv_pb2.WorkerRole.ValueType
+    """What it is for; the one field that changes in the worker's life."""
     def __init__(
         self,
         *,
@@ -109,10 +161,14 @@ class WorkerDescription(_message.Message):
         max_num_batched_tokens: _builtins.int = ...,
         block_size: _builtins.int = ...,
         num_blocks: _builtins.int = ...,
+        pool_id: _builtins.str = ...,
+        kv_namespace_id: _builtins.str = ...,
+        kv_block_bytes: _builtins.int = ...,
+        role: _kv_pb2.WorkerRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "engine", b"engine", "engine_version", b"engine_version", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "model", b"model", "model_path", b"model_path", "num_blocks", b"num_blocks", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "engine", b"engine", "engine_version", b"engine_version", "kv_block_bytes", b"kv_block_bytes", "kv_namespace_id", b"kv_namespace_id", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "model", b"model", "model_path", b"model_path", "num_blocks", b"num_blocks", "pool_id", b"pool_id", "role", b"role", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,6 +227,7 @@ class StartCall(_message.Message):
     STREAM_INTERVAL_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     NUM_RESUMED_CHARS_FIELD_NUMBER: _builtins.int
+    KV_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     """Names the call on this stream from now on; chosen by the gateway, never used twice on a stream."""
     num_resumed_tokens: _builtins.int
@@ -217,6 +274,10 @@ class StartCall(_message.Message):
     def tool_choice(self) -> _call_pb2.ToolChoice:
         """Whether it may or must."""
 
+    @_builtins.property
+    def kv(self) -> _kv_pb2.KVPlan:
+        """What the scheduler decided about KV."""
+
     def __init__(
         self,
         *,
@@ -235,10 +296,11 @@ class StartCall(_message.Message):
         stream_interval: _builtins.int = ...,
         traceparent: _builtins.str = ...,
         num_resumed_chars: _builtins.int = ...,
+        kv: _kv_pb2.KVPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "identity", b"identity", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "identity", b"identity", "kv", b"kv", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "constraint", b"constraint", "identity", b"identity", "num_resumed_chars", b"num_resumed_chars", "num_resumed_tokens", b"num_resumed_tokens", "parallel_tool_calls", b"parallel_tool_calls", "parse_reasoning", b"parse_reasoning", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "slot", b"slot", "stream_interval", b"stream_interval", "tool_choice", b"tool_choice", "tools", b"tools", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "constraint", b"constraint", "identity", b"identity", "kv", b"kv", "num_resumed_chars", b"num_resumed_chars", "num_resumed_tokens", b"num_resumed_tokens", "parallel_tool_calls", b"parallel_tool_calls", "parse_reasoning", b"parse_reasoning", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "slot", b"slot", "stream_interval", b"stream_interval", "tool_choice", b"tool_choice", "tools", b"tools", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,7 +484,7 @@ class WatchResponse(_message.Message):
     CACHE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def description(self) -> Global___WorkerDescription:
-        """On the first response."""
+        """On the first response, and when the role changes."""
 
     @_builtins.property
     def load(self) -> Global___Load:

@@ -50,6 +50,11 @@ class WorkerServiceStub(object):
                 request_serializer=legato_dot_v1_dot_worker__pb2.WatchRequest.SerializeToString,
                 response_deserializer=legato_dot_v1_dot_worker__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.SetRole = channel.unary_unary(
+                '/legato.v1.WorkerService/SetRole',
+                request_serializer=legato_dot_v1_dot_worker__pb2.SetRoleRequest.SerializeToString,
+                response_deserializer=legato_dot_v1_dot_worker__pb2.SetRoleResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -83,6 +88,13 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRole(self, request, context):
+        """SetRole changes what the worker is for; calls that run go on. Watchers get the new description. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -100,6 +112,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=legato_dot_v1_dot_worker__pb2.WatchRequest.FromString,
                     response_serializer=legato_dot_v1_dot_worker__pb2.WatchResponse.SerializeToString,
+            ),
+            'SetRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRole,
+                    request_deserializer=legato_dot_v1_dot_worker__pb2.SetRoleRequest.FromString,
+                    response_serializer=legato_dot_v1_dot_worker__pb2.SetRoleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -184,6 +201,33 @@ class WorkerService(object):
             '/legato.v1.WorkerService/Watch',
             legato_dot_v1_dot_worker__pb2.WatchRequest.SerializeToString,
             legato_dot_v1_dot_worker__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/legato.v1.WorkerService/SetRole',
+            legato_dot_v1_dot_worker__pb2.SetRoleRequest.SerializeToString,
+            legato_dot_v1_dot_worker__pb2.SetRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,8 @@ class WorkerServiceStub:
     (`description`, `load`, `cache` with `reset`); later ones what changed, at most 20 a second. Ends with
     UNAVAILABLE / ENGINE_DEAD as soon as the engine is found dead.
     """
+    SetRole: _aio.UnaryUnaryMultiCallable[_worker_pb2.SetRoleRequest, _worker_pb2.SetRoleResponse]
+    """SetRole changes what the worker is for; calls that run go on. Watchers get the new description. Idempotent."""
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """WorkerService is served by each worker; gateways generate, schedulers watch."""
@@ -65,5 +67,13 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         (`description`, `load`, `cache` with `reset`); later ones what changed, at most 20 a second. Ends with
         UNAVAILABLE / ENGINE_DEAD as soon as the engine is found dead.
         """
+
+    @_abc_1.abstractmethod
+    def SetRole(
+        self,
+        request: _worker_pb2.SetRoleRequest,
+        context: _aio.ServicerContext[_worker_pb2.SetRoleRequest, _abc.Awaitable[_worker_pb2.SetRoleResponse]],
+    ) -> _abc.Awaitable[_worker_pb2.SetRoleResponse]:
+        """SetRole changes what the worker is for; calls that run go on. Watchers get the new description. Idempotent."""
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _aio.Server) -> None: ...

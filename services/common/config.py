@@ -10,12 +10,14 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-SECTIONS = ("cluster", "registry", "state", "telemetry", "gateway", "scheduler", "worker", "simulated", "bench")
+SECTIONS = (
+    *("cluster", "registry", "state", "telemetry", "gateway", "scheduler", "worker", "simulated", "kvpool", "bench"),
+)
 """Every section a settings file may have."""
 
 PREFIX = "LEGATO_"
@@ -74,6 +76,47 @@ class TelemetrySection(Section):
     otlp_endpoint: str = ""
     """host:port of an OTLP/gRPC collector; empty: no traces leave the process."""
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
+
+
+class KVPoolSection(Section):
+    """The host's KV pool: KV blocks outside the engines. Read by the pool and by the workers beside it."""
+
+    enabled: bool = True
+    """Workers use a pool; without one that answers they compute KV anew."""
+    name: str = ""
+    """Unique in the cluster, the same after a restart; empty: the host's name."""
+    directory: str = "run/kvpool"
+    """Of the pool's socket for this host's workers; a path of at most 90 bytes."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Control port for the scheduler; 0: any free port."""
+    data_port: int = Field(default=0, ge=0, le=65535)
+    """Port from which other pools pull; 0: any free port."""
+    dram_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+    """Size of the shared memory; all of it is taken at the start."""
+    numa_node: int = Field(default=-1, ge=-1)
+    """Where the shared memory lies; -1: wherever the kernel puts it."""
+    huge_pages: Literal["auto", "never", "always"] = "auto"
+    """Pages of 2 MiB: auto: where the kernel gives them for shared memory; always: from hugetlbfs, or fail."""
+    ssd_directory: str = ""
+    """Of the disk tier; empty: there is none."""
+    ssd_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
+    """Size of the disk tier."""
+    retention: str = "density"
+    """What is kept: a file of services/kvpool/retention."""
+    retention_params: dict[str, float] = Field(default_factory=dict)
+    """Keywords of the policy."""
+    transport: Literal["auto", "tcp", "mooncake"] = "auto"
+    """How pools copy between each other; auto: Mooncake where there is RDMA and it is installed, sockets otherwise."""
+    reservation_seconds: float = Field(default=5.0, gt=0)
+    """Room that a worker reserved and did not fill in time is taken back."""
+    lease_seconds: float = Field(default=10.0, gt=0)
+    """Longest hold on blocks that are to be read."""
+    acquire_seconds: float = Field(default=2.0, gt=0)
+    """Longest wait of a call for disk or peer before it computes what has not come."""
+    retain_seconds: float = Field(default=2.0, ge=0)
+    """An engine keeps a call's blocks in its own cache for so long after it, unless others need the room."""
+    prefetch: bool = False
+    """Bring a program's blocks back before its tool is expected to return."""
 
 
 class SettingsError(Exception):

@@ -1,0 +1,35 @@
+"""Retention policies, one file each: what is worth keeping.
+
+A policy ranks segments; the one with the smallest rank goes first. It owns nothing, reads no clock and logs nothing.
+The constructor's keywords are its parameters in the settings (`kvpool.retention_params`).
+"""
+
+import importlib
+import pkgutil
+from typing import Protocol, cast
+
+from services.kvpool.segment import Pressure, Segment
+
+
+class Policy(Protocol):
+    """Ranks."""
+
+    def rank(self, segment: Segment, now: float, pressure: Pressure) -> float:
+        """Worth of keeping the segment, higher is better. Ties go by `last_used`, the older first."""
+        ...
+
+
+def names() -> list[str]:
+    """Those that there are."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str, **params: float) -> Policy:
+    """The policy of that name. Raises ValueError, saying what there is, for a wrong name or parameter."""
+    if name not in names():
+        raise ValueError(f"unknown retention {name!r}; known: {', '.join(names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    try:
+        return cast(Policy, module.Policy(**params))
+    except TypeError as error:
+        raise ValueError(f"retention {name}: {error}") from None
