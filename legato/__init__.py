@@ -24,7 +24,7 @@ wrong. Everything runs in one asyncio event loop.
 
 from legato.agent import Agent
 from legato.client import Client
-from legato.cluster import Model, ProgramStatus, Worker
+from legato.cluster import Model, ProgramStatus, Worker, WorkerRole
 from legato.errors import (
     CallCancelled,
     CallExists,
@@ -51,6 +51,7 @@ from legato.messages import (
     user,
 )
 from legato.options import CallOptions
+from legato.pools import Pool, ProgramBytes, Tier
 from legato.program import Branch, Program, Scope
 from legato.reply import FinishReason, Piece, Reply, Timings, TokenLogprob, ToolCallPiece, Usage
 from legato.stream import Stream
@@ -77,11 +78,14 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "Piece",
+    "Pool",
     "Program",
+    "ProgramBytes",
     "ProgramStatus",
     "Reply",
     "Scope",
     "Stream",
+    "Tier",
     "Timings",
     "TokenLogprob",
     "Tool",
@@ -92,6 +96,7 @@ __all__ = [
     "Unavailable",
     "Usage",
     "Worker",
+    "WorkerRole",
     "assistant",
     "system",
     "tool_result",

@@ -9,13 +9,23 @@ import json
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from legato import chat_command
 from legato.client import Client, default_address
-from legato.cluster import Model, ProgramStatus, Worker
+from legato.cluster import ROLES, ProgramStatus
 from legato.errors import LegatoError, Unavailable
+from legato.listings import (
+    Rows,
+    eviction_rows,
+    kept_rows,
+    model_rows,
+    pool_rows,
+    program_rows,
+    tier_rows,
+    worker_rows,
+)
 from legato.table import lines_of
 
 _MAX_RETRIES = 3  # a person waits
@@ -45,14 +55,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("legato", description="Talk to a Legato cluster and look at it.", parents=[common])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_chat(commands.add_parser("chat", parents=[common], help="make calls in a program of their own"))
-    workers = commands.add_parser("workers", parents=[common], help="list the workers and their load")
-    workers.set_defaults(run=_listing(lambda client, _: client.workers(), _worker_rows))
+    _add_workers(commands.add_parser("workers", parents=[common], help="list the workers and their load"), common)
     programs = commands.add_parser("programs", parents=[common], help="list the programs, newest first")
     programs.add_argument("--all", action="store_true", help="ended ones too")
     programs.add_argument("--limit", type=int, default=100, help="at most this many (%(default)s)")
-    programs.set_defaults(run=_listing(_programs, _program_rows))
+    programs.set_defaults(run=_listing(_programs, program_rows))
     models = commands.add_parser("models", parents=[common], help="list the served models")
-    models.set_defaults(run=_listing(lambda client, _: client.models(), _model_rows))
+    models.set_defaults(run=_listing(lambda client, _: client.models(), model_rows))
+    kv = commands.add_parser("kv", parents=[common], help="list the KV pools: what they hold, give and drop")
+    kv.set_defaults(run=_listing(lambda client, _: client.pools(), tier_rows, pool_rows, eviction_rows, kept_rows))
     return parser
 
 
@@ -66,11 +77,30 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=chat_command.run)
 
 
+def _add_workers(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_listing(lambda client, _: client.workers(), worker_rows))
+    role = parser.add_subparsers(metavar="COMMAND").add_parser(
+        "role", parents=[common], help="change what a worker is for; the calls that it runs go on"
+    )
+    role.add_argument("worker_id", metavar="WORKER")
+    role.add_argument("role", choices=ROLES)
+    role.set_defaults(run=_set_role)
+
+
+def _set_role(client: Client, arguments: argparse.Namespace) -> int:
+    async def change() -> None:
+        async with client:
+            await client.set_worker_role(arguments.worker_id, arguments.role)
+
+    asyncio.run(change())
+    return 0
+
+
 def _listing(
     fetch: Callable[[Client, argparse.Namespace], Coroutine[Any, Any, list[Any]]],
-    rows: Callable[[list[Any]], list[Sequence[object]]],
+    *tables: Callable[[list[Any]], Rows],
 ) -> Callable[[Client, argparse.Namespace], int]:
-    """A command that prints what `fetch` returns: as JSON, or as the table that `rows` makes of it."""
+    """A command that prints what `fetch` returns: as JSON, or as tables, of which the first may be empty."""
 
     async def fetched(client: Client, arguments: argparse.Namespace) -> list[Any]:
         async with client:
@@ -81,7 +111,9 @@ def _listing(
         if arguments.json:
             print(json.dumps([asdict(value) for value in values], default=_iso, indent=2))
         else:
-            print("\n".join(lines_of(rows(values))))
+            rows = [table(values) for table in tables]
+            shown = [table for table in rows if len(table) > 1 or table is rows[0]]
+            print("\n\n".join("\n".join(lines_of(table)) for table in shown))
         return 0
 
     return run
@@ -89,63 +121,6 @@ def _listing(
 
 def _programs(client: Client, arguments: argparse.Namespace) -> Coroutine[Any, Any, list[ProgramStatus]]:
     return client.programs(include_ended=arguments.all, limit=arguments.limit)
-
-
-def _worker_rows(workers: list[Worker]) -> list[Sequence[object]]:
-    head = ("WORKER", "MODEL", "ENGINE", "ADDRESS", "PLACED", "RUNNING", "WAITING", "KV", "CACHED", "STATE")
-    return [
-        head,
-        *(
-            (
-                worker.worker_id,
-                worker.model,
-                worker.engine,
-                worker.address,
-                worker.num_placed,
-                worker.num_running,
-                worker.num_waiting,
-                f"{worker.kv_usage:.0%}",
-                _share(worker.cached_tokens, worker.prompt_tokens),
-                "draining" if worker.draining else "serving",
-            )
-            for worker in workers
-        ),
-    ]
-
-
-def _program_rows(programs: list[ProgramStatus]) -> list[Sequence[object]]:
-    head = ("PROGRAM", "STATE", "AGE", "QUEUED", "RUNNING", "DONE", "RESTARTS", "SERVICE", "QUEUE", "TOKENS", "CACHED")
-    now = datetime.now(UTC)
-    return [
-        head,
-        *(
-            (
-                program.program_id,
-                "ended" if program.ended else "live",
-                f"{((program.ended or now) - program.started).total_seconds():.1f}s" if program.started else "",
-                program.num_queued,
-                program.num_running,
-                program.num_finished,
-                program.num_restarted,
-                f"{program.service_seconds:.2f}s",
-                f"{program.queue_seconds:.2f}s",
-                program.usage.prompt_tokens + program.usage.completion_tokens,
-                _share(program.usage.cached_tokens, program.usage.prompt_tokens),
-            )
-            for program in programs
-        ),
-    ]
-
-
-def _model_rows(models: list[Model]) -> list[Sequence[object]]:
-    return [
-        ("MODEL", "CONTEXT", "WORKERS"),
-        *((model.name, model.max_model_len, model.num_workers) for model in models),
-    ]
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.0%}" if whole else "0%"
 
 
 def _iso(value: object) -> str:

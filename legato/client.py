@@ -6,7 +6,17 @@ from typing import Self
 
 import grpc
 
-from legato.cluster import Model, ProgramStatus, Worker, model_of, program_of, worker_of
+from legato.cluster import (
+    Model,
+    ProgramStatus,
+    Worker,
+    WorkerRole,
+    model_of,
+    program_of,
+    role_request,
+    worker_of,
+)
+from legato.pools import Pool, pool_of
 from legato.program import Program
 from legato.transport import Policy, Transport
 from legato.v1 import gateway_pb2, scheduler_pb2
@@ -61,6 +71,17 @@ class Client:
         stub = self._transport.stub
         response = await self._transport.unary(stub.ListWorkers, scheduler_pb2.ListWorkersRequest(), self._policy())
         return [worker_of(worker) for worker in response.workers]
+
+    async def set_worker_role(self, worker_id: str, role: WorkerRole) -> None:
+        """Change what a worker is for; the calls that it runs go on. Raises LegatoError, as NotFound."""
+        request = role_request(worker_id, role)
+        await self._transport.unary(self._transport.stub.SetWorkerRole, request, self._policy())
+
+    async def pools(self) -> list[Pool]:
+        """The cluster's KV pools, by id; one that does not answer in time is left out. Raises LegatoError."""
+        stub = self._transport.stub
+        response = await self._transport.unary(stub.ListPools, scheduler_pb2.ListPoolsRequest(), self._policy())
+        return [pool_of(pool) for pool in response.pools]
 
     async def programs(self, *, include_ended: bool = False, limit: int = 100) -> list[ProgramStatus]:
         """The tenant's programs (all tenants' for the default tenant), newest first. Raises LegatoError."""

@@ -2,11 +2,22 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from legato.errors import InvalidRequest
 from legato.reply import Usage, usage_of
-from legato.v1 import gateway_pb2, scheduler_pb2
+from legato.v1 import gateway_pb2, kv_pb2, scheduler_pb2
+
+WorkerRole = Literal["both", "prefill", "decode"]
+"""Which half of a call a worker is for; "decode" also runs whole calls where that is predicted to be faster."""
+
+ROLES: dict[WorkerRole, "kv_pb2.WorkerRole.ValueType"] = {
+    "both": kv_pb2.WORKER_ROLE_BOTH,
+    "prefill": kv_pb2.WORKER_ROLE_PREFILL,
+    "decode": kv_pb2.WORKER_ROLE_DECODE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,10 @@ class Worker:
     engine: str
     """"vllm" or "simulated"."""
     engine_version: str
+    role: WorkerRole
     address: str
+    pool_id: str
+    """The KV pool of its host; empty: it keeps KV in its own cache only."""
     max_model_len: int
     max_num_seqs: int
     """Most sequences in one engine step."""
@@ -87,7 +101,9 @@ def worker_of(worker: scheduler_pb2.WorkerStatus) -> Worker:
         model=description.model,
         engine=description.engine,
         engine_version=description.engine_version,
+        role=_role_of(description.role),
         address=worker.address,
+        pool_id=description.pool_id,
         max_model_len=description.max_model_len,
         max_num_seqs=description.max_num_seqs,
         num_running=load.num_running,
@@ -101,6 +117,20 @@ def worker_of(worker: scheduler_pb2.WorkerStatus) -> Worker:
         generated_tokens=load.generated_tokens,
         draining=load.draining,
     )
+
+
+def _role_of(role: "kv_pb2.WorkerRole.ValueType") -> WorkerRole:
+    for name, value in ROLES.items():
+        if value == role:
+            return name
+    return "both"
+
+
+def role_request(worker_id: str, role: WorkerRole) -> scheduler_pb2.SetWorkerRoleRequest:
+    """The wire's wish to change a worker's role. Raises InvalidRequest."""
+    if role not in ROLES:
+        raise InvalidRequest(f"role must be one of {', '.join(ROLES)}, not {role!r}", field="role")
+    return scheduler_pb2.SetWorkerRoleRequest(worker_id=worker_id, role=ROLES[role])
 
 
 def program_of(program: scheduler_pb2.ProgramStatus) -> ProgramStatus:

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 
-_NUMBER = re.compile(r"\d+(\.\d+)?[%s]?")
+_NUMBER = re.compile(r"\d+(\.\d+)?(%|s|[KMGT]iB|B)?")
 
 
 def lines_of(rows: Sequence[Sequence[object]]) -> list[str]:
-    """Columns as wide as they need to be, two blanks apart; text to the left, numbers (also `5%`, `1.5s`) to the right.
+    """Columns as wide as needed, two blanks apart; text to the left, numbers (also `5%`, `1.5s`, `2GiB`) to the right.
 
     The first row is the heading; each column goes the way of its second row.
     """

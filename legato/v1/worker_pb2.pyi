@@ -85,7 +85,7 @@ class DescribeResponse(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def description(self) -> Global___WorkerDescription:
-        """Constant for the life of the worker."""
+        """Constant for the life of the worker, but for its role."""
 
     def __init__(
         self,

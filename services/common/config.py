@@ -105,8 +105,8 @@ class KVPoolSection(Section):
     """What is kept: a file of services/kvpool/retention."""
     retention_params: dict[str, float] = Field(default_factory=dict)
     """Keywords of the policy."""
-    transport: Literal["auto", "tcp", "mooncake"] = "auto"
-    """How pools copy between each other; auto: Mooncake where there is RDMA and it is installed, sockets otherwise."""
+    transport: Literal["auto", "tcp"] = "auto"
+    """How pools copy between each other; auto: the fastest there is, which is tcp so far (docs/decisions/0010)."""
     reservation_seconds: float = Field(default=5.0, gt=0)
     """Room that a worker reserved and did not fill in time is taken back."""
     lease_seconds: float = Field(default=10.0, gt=0)

@@ -63,7 +63,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         name, rebuild = _KINDS[handler.request_streaming, handler.response_streaming]
         method = handler_call_details.method
         ours = not method.startswith("/grpc.")
-        spanned = ours and not (handler.request_streaming or method.endswith("/Watch"))
+        spanned = ours and not (handler.request_streaming or "/Watch" in method)
         traceparent = _traceparent(handler_call_details)
         behavior: Behavior = getattr(handler, name)
         if handler.response_streaming and not inspect.iscoroutinefunction(behavior):

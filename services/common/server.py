@@ -59,12 +59,13 @@ class GrpcServer:
 
 @contextlib.asynccontextmanager
 async def grpc_server(
-    add: Callable[[grpc.aio.Server], Sequence[str]], *, host: str, port: int, drain_seconds: float
+    add: Callable[[grpc.aio.Server], Sequence[str]], *, host: str, port: int, drain_seconds: float, unix_path: str = ""
 ) -> AsyncGenerator[GrpcServer]:
     """Serve until the context is left.
 
-    `add` adds servicers and returns their full names. On the way out: not healthy, `draining` set, new RPCs fail with
-    DRAINING; live ones have `drain_seconds` to end and are then cancelled. Raises OSError when the port is taken.
+    `add` adds servicers and returns their full names. `unix_path`: of a socket that serves this host too. On the way
+    out: not healthy, `draining` set, new RPCs fail with DRAINING; live ones have `drain_seconds` to end and are then
+    cancelled. Raises OSError when the port or the path is taken.
     """
     boundary = Boundary()
     server = grpc.aio.server(interceptors=(boundary,), options=_OPTIONS)
@@ -72,10 +73,9 @@ async def grpc_server(
     status = health.Health(names)
     status.add_to(server)
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
-        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error}") from None
+    bound = _bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    if unix_path:
+        _bind(server, f"unix:{unix_path}")
     await server.start()
     serving = GrpcServer(host, bound, status)
     try:
@@ -92,6 +92,14 @@ async def grpc_server(
             _log.warning("%s: RPCs outlasted the drain of %g s", serving.address, drain_seconds)
         finally:
             await server.stop(grace_seconds)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    """The port."""
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from None
 
 
 class ProcessSettings(Protocol):

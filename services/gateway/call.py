@@ -6,50 +6,24 @@ The scheduler says where it runs, a worker gives output, the client takes it; ea
 When its worker is lost the scheduler finds another. Where the client has seen nothing and the rest could not be
 generated as it would have been (constraints, penalties, seeds hold state over the output) it starts anew. Otherwise
 the next worker gets what was generated so far and goes on behind it, which the worker makes exact or refuses.
+
+A placement may be for the prefill alone (`plan.hand_off`): that worker generates one token and the call asks for its
+next place. The token is the call's first, with which the next worker goes on; where that could not go on as it would
+have been, the token is kept from the client until it is known that the call ended with it, and forgotten if not.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from legato.v1 import call_pb2, scheduler_pb2, worker_pb2
 from services.common.errors import Failure, Reason, reason_named
 from services.gateway import metrics
+from services.gateway.account import Account
+from services.gateway.neighbours import CallKey, Scheduler, Slot, Workers
 from services.gateway.piece import Ending, Pending, Piece
 from services.gateway.resuming import holds_state
 
-CallKey = tuple[str, str]
-"""(program_id, call_id)."""
-
 _WORKER_TROUBLE = (Reason.ENGINE_DEAD, Reason.DRAINING, Reason.UNAVAILABLE)
-
-
-class Slot(Protocol):
-    """A call's place at a worker, as long as it has one."""
-
-    def abort(self) -> None:
-        """End it there; nothing more is heard from it."""
-        ...
-
-
-class Workers(Protocol):
-    def start(self, address: str, start: worker_pb2.StartCall, call: "Call") -> Slot:
-        """Hand the call to a worker, which answers through `on_output` and `on_lost`."""
-        ...
-
-
-class Scheduler(Protocol):
-    def knows(self, key: CallKey) -> bool:
-        """Whether a call of that key lives."""
-        ...
-
-    def submit(self, call: "Call") -> None:
-        """Ask for a place, answered through `on_placement` and `on_rejection`, until the call is finished."""
-        ...
-
-    def first_token(self, key: CallKey, attempt: int) -> None: ...
-    def lose(self, key: CallKey, attempt: int, generated_tokens: int) -> None: ...
-    def finish(self, finished: scheduler_pb2.FinishCall) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +60,25 @@ class Call:
         self._scheduler = scheduler
         self._workers = workers
         self._max_restarts = max_restarts
-        self._now = now
         self._wake = wake
-        self._began = began
-        self._waiting_since = now()
-        self._waited_seconds = 0.0
-        self._spent_seconds = 0.0
-        """On workers that were lost."""
-        self._placed_at = 0.0
+        self._account = Account(began, now)
         self._attempt = 0
         self._begun = False
         """Whether this attempt gave output."""
-        self._ever_begun = False
-        self._worker_id = ""
+        self._placement = scheduler_pb2.Placement()
+        """Of this attempt."""
         self._slot: Slot | None = None
+        self._hands_off = False
+        """Whether this attempt is to prefill only."""
+        self._withheld = False
+        """Whether its output is kept from the client until it is known what becomes of it."""
         self._generated: list[int] = []
         self._num_chars = 0
         self._pending = Pending()
+        self._shown = False
+        """Whether the client could see some output."""
         self._seen = False
-        self._restarts = 0
+        """Whether it took some."""
 
     @property
     def over(self) -> bool:
@@ -122,7 +96,7 @@ class Call:
             return submit
         announced = scheduler_pb2.SubmitCall()
         announced.CopyFrom(submit)
-        announced.attempt, announced.worker_id = self._attempt, self._worker_id
+        announced.attempt, announced.worker_id = self._attempt, self._placement.worker_id
         return announced
 
     def on_placement(self, placement: scheduler_pb2.Placement) -> None:
@@ -130,17 +104,12 @@ class Call:
         if self.over or placement.attempt <= self._attempt:
             return
         if self._slot is not None:  # the scheduler saw the loss first
-            self._count_restart()
             self._slot.abort()
-            self._rewind()
-            self._spent_seconds += self._now() - self._placed_at
-        else:
-            self._waited_seconds += self._now() - self._waiting_since
+            self._lose()
         self._attempt = placement.attempt
         self._begun = False
-        self._placed_at = self._now()
-        self._worker_id = placement.worker_id
-        self._slot = self._workers.start(placement.worker_address, self._start(placement), self)
+        self._placement = placement
+        self._run(self._start(placement))
 
     def on_rejection(self, failure: Failure) -> None:
         """The scheduler will find no place."""
@@ -152,31 +121,30 @@ class Call:
             return
         if output.token_ids:
             if output.offset != len(self._generated):
-                message = f"worker {self._worker_id} sent token {output.offset} where {len(self._generated)} was next"
+                where = f"token {output.offset} where {len(self._generated)} was next"
+                message = f"worker {self._placement.worker_id} sent {where}"
                 self._fail(Failure(Reason.INTERNAL, message))
                 return
             self._generated.extend(output.token_ids)
             if not self._begun:
-                self._begin()
+                self._begun = True
+                self._scheduler.first_token(self.key, self._attempt)
         self._num_chars += len(output.text)
         self._pending.add(output)
+        if not self._withheld:
+            self._show()
         if output.HasField("finish"):
             self._finish(output.finish)
-        elif self._prepared.incremental:
-            self._wake()
 
     def on_lost(self) -> None:
         """The worker is gone."""
         self._slot = None
         if self.over:
             return
-        self._spent_seconds += self._now() - self._placed_at
-        if self._restarts >= self._max_restarts:
-            self._fail(Failure(Reason.ENGINE_DEAD, f"the call lost {self._restarts + 1} workers"))
+        if self._account.restarts >= self._max_restarts:
+            self._fail(Failure(Reason.ENGINE_DEAD, f"the call lost {self._account.restarts + 1} workers"))
             return
-        self._count_restart()
-        self._rewind()
-        self._waiting_since = self._now()
+        self._lose()
         self._scheduler.lose(self.key, self._attempt, len(self._generated))
 
     def take(self) -> Piece | None:
@@ -184,7 +152,7 @@ class Call:
 
         A failed call shows what it has first, but for one that nobody reads along: that can be tried again whole.
         """
-        if not self._prepared.incremental:
+        if self._withheld or not self._prepared.incremental:
             if self.failure is not None:
                 raise self.failure
             if not self.over:
@@ -214,26 +182,37 @@ class Call:
         start.prompt_token_ids.extend(self._generated)
         start.num_resumed_tokens = len(self._generated)
         start.num_resumed_chars = self._num_chars
+        if placement.HasField("kv"):
+            start.kv.CopyFrom(placement.kv)
+        if self._generated and start.kv.hand_off and holds_state(start):
+            start.kv.hand_off = False  # a new scheduler cannot know of the tokens, and who repeats them goes on
         return start
 
-    def _begin(self) -> None:
-        """The first output of this attempt."""
-        self._begun = True
-        self._scheduler.first_token(self.key, self._attempt)
-        if not self._ever_begun:
-            self._ever_begun = True
-            metrics.TTFT.labels(self.model).observe(self._now() - self._began)
+    def _run(self, start: worker_pb2.StartCall) -> None:
+        """Begin, or go on, where the placement says."""
+        self._account.place()
+        self._hands_off = start.kv.hand_off
+        self._withheld = self._hands_off and holds_state(start)
+        self._slot = self._workers.start(self._placement.worker_address, start, self)
 
-    def _rewind(self) -> None:
+    def _show(self) -> None:
+        """Let the client have what is there."""
+        if self._generated and not self._shown:
+            self._shown = True
+            self._account.measure_first_token(self.model)
+        if self._prepared.incremental:
+            self._wake()
+
+    def _lose(self) -> None:
         """After a loss: forget the output if nobody saw it and it could not be continued as it began."""
+        self._account.lose()
         if not self._seen and holds_state(self._prepared.start):
-            self._generated.clear()
-            self._num_chars = 0
-            self._pending.clear()
+            self._forget()
 
-    def _count_restart(self) -> None:
-        self._restarts += 1
-        metrics.RESTARTS.inc()
+    def _forget(self) -> None:
+        self._generated.clear()
+        self._num_chars = 0
+        self._pending.clear()
 
     def _finish(self, finish: worker_pb2.Finish) -> None:
         reason = reason_named(finish.error_reason)
@@ -246,15 +225,31 @@ class Call:
         if finish.reason == call_pb2.FINISH_REASON_ERROR:
             self._fail(Failure(reason, finish.error_message or "the engine failed on this call"))
             return
-        timings = call_pb2.Timings()
-        timings.CopyFrom(finish.timings)
-        timings.queue_seconds += self._waited_seconds
-        timings.decode_seconds += self._spent_seconds  # lost workers did not tell how they spent it
-        timings.restarts = self._restarts
-        self.ending = Ending(finish.reason, finish.usage, timings, self._worker_id)
-        self._tell_scheduler(finish.reason, finish.usage, timings)
-        self._measure(self.ending)
+        if self._hands_off and finish.reason == call_pb2.FINISH_REASON_LENGTH and self._wants_more:
+            self._hand_over(finish)
+            return
+        self._withheld = False
+        self._show()
+        self.ending = self._account.ending(finish, self._placement.worker_id)
+        self._tell_scheduler(finish.reason, self.ending.usage, self.ending.timings)
+        self._account.measure(self.model, self.ending)
         self._wake()
+
+    @property
+    def _wants_more(self) -> bool:
+        """Whether it was not the call's own limit that ended the output."""
+        return len(self._generated) < self._prepared.submit.max_tokens
+
+    def _hand_over(self, finish: worker_pb2.Finish) -> None:
+        """This worker has prefilled: the scheduler finds one that decodes."""
+        if self._withheld:
+            self._forget()
+        self._withheld = False
+        self._account.hand_over(finish, decoding=bool(self._generated))
+        if not self._scheduler.hand_off(self.key, self._attempt, len(self._generated)):
+            start = self._start(self._placement)  # streams that run go on without a scheduler: this one where it is
+            start.kv.hand_off = False
+            self._run(start)
 
     def _fail(self, failure: Failure) -> None:
         if self.over:
@@ -284,20 +279,3 @@ class Call:
                 attempt=self._attempt,
             )
         )
-
-    def _measure(self, ending: Ending) -> None:
-        now, usage = self._now(), ending.usage
-        metrics.CALLS.labels(self.model, _reason_label(ending.reason)).inc()
-        metrics.PROMPT_TOKENS.labels(self.model).inc(usage.prompt_tokens)
-        metrics.CACHED_TOKENS.labels(self.model).inc(usage.cached_tokens)
-        metrics.COMPLETION_TOKENS.labels(self.model).inc(usage.completion_tokens)
-        metrics.E2E.labels(self.model).observe(now - self._began)
-        metrics.QUEUE.labels(self.model).observe(ending.timings.queue_seconds)
-        if usage.completion_tokens > 1 and ending.timings.decode_seconds and not self._restarts:
-            metrics.TPOT.labels(self.model).observe(ending.timings.decode_seconds / (usage.completion_tokens - 1))
-
-
-def _reason_label(reason: "call_pb2.FinishReason.ValueType") -> str:
-    if reason not in call_pb2.FinishReason.values():  # of a newer worker
-        return "other"
-    return call_pb2.FinishReason.Name(reason).removeprefix("FINISH_REASON_").lower()

@@ -18,10 +18,11 @@ from services.common import telemetry
 from services.common.errors import Failure, Reason
 from services.gateway import identity as identities
 from services.gateway import metrics
-from services.gateway.call import Call, Prepared, Scheduler, Workers
+from services.gateway.call import Call, Prepared
 from services.gateway.config import GatewaySection
 from services.gateway.identity import Identity
 from services.gateway.models import Models
+from services.gateway.neighbours import Scheduler, Workers
 from services.gateway.render import Model, Prompt
 from services.gateway.request import Chat, Request
 from services.gateway.resuming import holds_state, repeats

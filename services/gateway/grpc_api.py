@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from opentelemetry.trace import SpanKind, StatusCode
 
-from legato.v1 import gateway_pb2, gateway_pb2_grpc, scheduler_pb2
+from legato.v1 import gateway_pb2, gateway_pb2_grpc, kv_pb2, scheduler_pb2
 from services.common import rpc, telemetry
 from services.common.errors import Failure, Reason
 from services.gateway import identity as identities
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 SERVICE_NAME = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name
 
+_ROLES = (kv_pb2.WORKER_ROLE_BOTH, kv_pb2.WORKER_ROLE_PREFILL, kv_pb2.WORKER_ROLE_DECODE)
 _REMEMBERED_REQUESTS = 16_384
 _SCHEDULER_SECONDS = 5.0
 _LONGEST_TOOL_SECONDS = 30 * 24 * 3600.0
@@ -88,6 +89,20 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
         self, request: scheduler_pb2.ListProgramsRequest, context: Context
     ) -> scheduler_pb2.ListProgramsResponse:
         return await _passed_on(self._scheduler.stub.ListPrograms(request, timeout=_SCHEDULER_SECONDS))
+
+    async def ListPools(
+        self, request: scheduler_pb2.ListPoolsRequest, context: Context
+    ) -> scheduler_pb2.ListPoolsResponse:
+        return await _passed_on(self._scheduler.stub.ListPools(request, timeout=_SCHEDULER_SECONDS))
+
+    async def SetWorkerRole(
+        self, request: scheduler_pb2.SetWorkerRoleRequest, context: Context
+    ) -> scheduler_pb2.SetWorkerRoleResponse:
+        if not request.worker_id:
+            raise Failure(Reason.INVALID_ARGUMENT, "worker_id: must be given", "worker_id")
+        if request.role not in _ROLES:
+            raise Failure(Reason.INVALID_ARGUMENT, f"role: must be both, prefill or decode, not {request.role}", "role")
+        return await _passed_on(self._scheduler.stub.SetWorkerRole(request, timeout=_SCHEDULER_SECONDS))
 
     def add_to(self, server: grpc.aio.Server) -> list[str]:
         """Serve there; returns the full names."""

@@ -9,6 +9,7 @@ CALLS_IN_FLIGHT = Gauge("legato_gateway_calls_in_flight", "Calls that have not e
 CALLS = Counter("legato_gateway_calls_total", "Calls that ended, by how.", ("model", "outcome"))
 ERRORS = Counter("legato_gateway_errors_total", "Requests that failed, by reason.", ("door", "reason"))
 RESTARTS = Counter("legato_gateway_restarts_total", "Times a call was started again after losing its worker.")
+HAND_OFFS = Counter("legato_gateway_hand_offs_total", "Times a call went on from its prefill to another worker.")
 PROMPT_TOKENS = Counter("legato_gateway_prompt_tokens_total", "Prompt tokens of calls that completed.", ("model",))
 CACHED_TOKENS = Counter("legato_gateway_cached_tokens_total", "Of these, tokens that came from a cache.", ("model",))
 COMPLETION_TOKENS = Counter("legato_gateway_completion_tokens_total", "Tokens generated.", ("model",))

@@ -19,7 +19,8 @@ from legato.v1 import call_pb2, scheduler_pb2, scheduler_pb2_grpc
 from services.common import rpc
 from services.common.errors import Failure, Reason, reason_named
 from services.gateway import metrics
-from services.gateway.call import Call, CallKey
+from services.gateway.call import Call
+from services.gateway.neighbours import CallKey
 from services.gateway.stream_end import stream_end
 
 _log = logging.getLogger(__name__)
@@ -80,6 +81,16 @@ class Scheduler:
             program_id=key[0], call_id=key[1], attempt=attempt, generated_tokens=generated_tokens
         )
         self._send(_Event(lose=lost))
+
+    def hand_off(self, key: CallKey, attempt: int, generated_tokens: int) -> bool:
+        """False: there is no stream to say it on. One that breaks later does no harm: the call is announced anew."""
+        if not self.connected:
+            return False
+        handed = scheduler_pb2.HandOffCall(
+            program_id=key[0], call_id=key[1], attempt=attempt, generated_tokens=generated_tokens
+        )
+        self._send(_Event(hand_off=handed))
+        return True
 
     def finish(self, finished: scheduler_pb2.FinishCall) -> None:
         self._calls.pop((finished.program_id, finished.call_id), None)

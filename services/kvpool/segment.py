@@ -36,6 +36,36 @@ class Program:
 
 
 @dataclass(slots=True, eq=False)
+class Thread:
+    """One thread of a program in one namespace: a user of KV in its own right, that comes back, or does not, in its own
+    time. A program's helpers end while it lives on."""
+
+    thread_id: str
+    """Unique among all threads of all programs."""
+    program: Program
+    agent: str = ""
+    """Of its newest call."""
+    num_running: int = 0
+    began: float = 0.0
+    """When its newest call began."""
+    idle_since: float = 0.0
+    """When its last running call ended."""
+    num_calls: int = 0
+    returns: Law | None = None
+    """Of the time from `idle_since` to its next call; None: nobody knows."""
+    pace: int | None = None
+    """A logarithm of how long its last turn was, from one call's begin to the next one's: the fast stay fast."""
+    turns: Law | None = None
+    """Of the time from `began` to its next call, while one runs; None: nobody knows."""
+    next_use: float = inf
+    """When it really comes back; known in a replay only."""
+
+    @property
+    def tenant(self) -> str:
+        return self.program.tenant
+
+
+@dataclass(slots=True, eq=False)
 class Segment:
     """A run of blocks in one tier."""
 
@@ -56,6 +86,10 @@ class Segment:
     """To bring it back from the next tier; infinite: it is not there."""
     floor: float = 0.0
     """The price floor when it was last used: the rank of what had been evicted last by then (GreedyDual's clock)."""
+    num_newcomers: int = 0
+    """How many of its uses since `created` were by threads whose chain it was not on before, its first use aside."""
+    threads: dict[str, Thread] = field(default_factory=dict[str, Thread])
+    """Whose newest chains run through it, by thread_id."""
 
 
 @dataclass(frozen=True, slots=True)

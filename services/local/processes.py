@@ -15,12 +15,12 @@ from pathlib import Path
 from services.common import config
 from services.local.background import RUN_DIR
 from services.local.children import STOP_MARGIN_SECONDS, Children, children
-from services.local.config import Settings
+from services.local.config import Settings, pool_directory
 from services.local.ready import announcing
 
-SERVICES = ("scheduler", "worker", "gateway")
+SERVICES = ("scheduler", "kvpool", "worker", "gateway")
 """In the order of their start; they stop in the reverse, so that the gateway finishes its calls first."""
-_METRICS_OFFSETS = {"scheduler": 1, "gateway": 2, "worker": 3}
+_METRICS_OFFSETS = {"scheduler": 1, "gateway": 2, "kvpool": 3, "worker": 4}
 """From the metrics port of the settings, which is our own; each further worker process takes the next one."""
 
 
@@ -40,7 +40,10 @@ async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[Ch
         async with children(settings.cluster.drain_seconds + STOP_MARGIN_SECONDS, RUN_DIR) as group:
             group.start("etcd", _etcd(Path(data) / "etcd", host, etcd, peer))
             group.start("redis", _redis(data, host, redis))
+            overrides["kvpool.directory"] = pool_directory(settings, str(Path(data) / "kvpool"))
             for name in SERVICES:
+                if name == "kvpool" and not settings.kvpool.enabled:
+                    continue
                 ports = {"telemetry.metrics_port": metrics_port and metrics_port + _METRICS_OFFSETS[name]}
                 environment = config.environment({**overrides, **ports})
                 group.start(name, (sys.executable, "-m", f"services.{name}"), environment)

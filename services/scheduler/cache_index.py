@@ -54,12 +54,12 @@ class CacheIndex:
         for worker_id in worker_ids:
             held = self._held[worker_id]
             if first in held:
-                guess = _prefix(block_hashes, held, guess)
+                guess = prefix_length(block_hashes, held, guess)
                 matches[worker_id] = guess
         return matches
 
 
-def _prefix(hashes: Sequence[int], held: Container[int], guess: int) -> int:
+def prefix_length(hashes: Sequence[int], held: Container[int], guess: int) -> int:
     """Length of the held prefix, at least 1. `guess` (most workers share a system prompt's length) is tried first."""
     low, high = 1, len(hashes)
     if hashes[guess - 1] in held:

@@ -45,6 +45,16 @@ class SchedulerSection(Section):
     """Time of a decode step of a worker that has not reported one."""
     assumed_prefill_tokens_per_second: float = Field(default=8_000.0, gt=0)
     """Prefill speed of a worker that has not reported one."""
+    assumed_load_bytes_per_second: float = Field(default=5e9, gt=0)
+    """Speed from a KV pool's shared memory into an engine, while the pool has measured none."""
+    assumed_ssd_bytes_per_second: float = Field(default=1e9, gt=0)
+    """The same from its disk."""
+    assumed_pull_bytes_per_second: float = Field(default=1e9, gt=0)
+    """The same from another host's pool."""
+    decode_delay_weight: float = Field(default=1.0, ge=0)
+    """With prefill workers: what a second by which a prefill delays another call's decoding counts for, beside a
+    second of the prefilled call's own. 1: all calls' seconds are equal; 0: running decodes are not spared; more: they
+    are spared at the price of a later first token."""
     save_seconds: float = Field(default=1.0, gt=0)
     """How often changed programs are written to the state store; so much service is forgotten at worst."""
 

@@ -13,14 +13,17 @@ from typing import assert_never
 from services.common.errors import Reason
 from services.scheduler import events, invariants
 from services.scheduler.admission import refusal
-from services.scheduler.events import Action, CallKey, Event, Place, ProgramChanged, Reject, Restarted
+from services.scheduler.calls import Calls
+from services.scheduler.events import Action, Event, ProgramChanged, Reject, ReleaseProgram, Restarted
 from services.scheduler.expectation import OutputLengths
 from services.scheduler.fleet import Fleet
 from services.scheduler.limits import Limits
 from services.scheduler.ordering import Ordering
-from services.scheduler.placement import Assignment, plan
+from services.scheduler.placement import plan
+from services.scheduler.placing import answer, place
+from services.scheduler.pools import Pools
 from services.scheduler.programs import Programs
-from services.scheduler.records import Call, Worker
+from services.scheduler.records import Call, Program, Worker
 from services.scheduler.waiting import WaitingRoom
 
 _AT_ONCE = 256
@@ -30,14 +33,14 @@ _WORKER_RETURNS_SECONDS = 5.0
 
 
 class Core:
-    """`queue`, `fleet`, `programs`, `calls` and `links` may be read by anyone."""
+    """`queue`, `fleet`, `pools`, `programs` and `calls` may be read by anyone."""
 
     def __init__(self, limits: Limits, ordering: Ordering) -> None:
         self.limits = limits
         self.fleet = Fleet()
+        self.pools = Pools(limits)
         self.programs = Programs(limits)
-        self.calls: dict[CallKey, Call] = {}
-        self.links: dict[int, dict[CallKey, Call]] = {}
+        self.calls = Calls()
         self._waiting = WaitingRoom(ordering)
         self.queue = self._waiting.queue
         self._outputs = OutputLengths(limits.assumed_output_tokens)
@@ -55,6 +58,8 @@ class Core:
                 self._finish(event, now)
             case events.CallLost():
                 self._lose(event, now)
+            case events.CallHandedOff():
+                self._hand_off(event, now)
             case events.ProgramEnded():
                 self._end(event, now)
             case events.GatewayLost():
@@ -68,6 +73,11 @@ class Core:
                     self._fleet_changed(model, now)
             case events.CacheReported():
                 self.fleet.report_cache(event)
+            case events.RoleChanged():
+                if (model := self.fleet.change_role(event)) is not None:
+                    self._look_again(model, now)
+            case events.PoolJoined() | events.PoolReported() | events.PoolAway() | events.PoolLost():
+                self.pools.handle(event)
             case events.FleetKnown():
                 self.fleet.known = True
                 for model in self.queue.shelves():
@@ -86,7 +96,8 @@ class Core:
         for model in self._waiting.stranded(now, _AT_ONCE):
             self._abandon(model, now)
         self._unsettled.update(dict.fromkeys(self._waiting.promote(now, _AT_ONCE)))
-        self._actions += [ProgramChanged(program_id) for program_id in self.programs.expire(now, _AT_ONCE)]
+        for program in self.programs.expire(now, _AT_ONCE):
+            self._program_changed(program)
         return self._settle(now)
 
     def next_tick(self) -> float | None:
@@ -111,8 +122,9 @@ class Core:
         if (call := self.calls.get(key)) is not None:
             if call.link != event.link:
                 self._actions.append(Reject(event.link, *key, Reason.CALL_EXISTS, "another gateway has this call"))
-            elif call.worker_id and (call.attempt, call.worker_id) != (event.attempt, event.worker_id):
-                self._answer(call, call.prompt_tokens - call.uncached_tokens, 0.0)
+            elif (call.attempt, call.worker_id) != (event.attempt, event.worker_id):
+                worker = self.fleet.get(call.worker_id)
+                self._actions += [] if worker is None else [answer(call, worker, 0.0)]
             return
         running = event.attempt > 0 and event.worker_id != ""
         refused = None if running else refusal(event, self.fleet, self.queue, self.programs, self.limits)
@@ -122,29 +134,25 @@ class Core:
             return
         program = self.programs.start(event.program_id, event.tenant, now)
         expected_output = self._outputs.expect(program.tenant, event.agent, event.max_tokens)
-        call = self.calls[key] = Call(event, program, now, expected_output)
-        self.links.setdefault(event.link, {})[key] = call
+        call = Call(event, program, now, expected_output)
+        self.calls.add(call)
         if running:
             call.worker_id, call.restored = event.worker_id, True
             call.placed_at = call.expected_end = now
             program.num_running += 1
+            program.restored = True
             self.fleet.enter(call)
         else:
             self._enqueue(call, now, event.queue_timeout_seconds)
 
-    def _live(self, event: events.CallStarted | events.CallFinished | events.CallLost) -> Call | None:
-        """The call that the event is about, if it is the business of the event's link."""
-        call = self.calls.get((event.program_id, event.call_id))
-        return call if call is not None and call.link == event.link else None
-
     def _start(self, event: events.CallStarted, now: float) -> None:
-        call = self._live(event)
+        call = self.calls.live(event)
         if call is not None and event.attempt in (0, call.attempt) and (worker := self.fleet.get(call.worker_id)):
             step_seconds = worker.load.step_seconds or self.limits.assumed_step_seconds
-            worker.start(call, now + call.expected_output * step_seconds)
+            worker.start(call, now + call.remaining_output * step_seconds)
 
     def _finish(self, event: events.CallFinished, now: float) -> None:
-        if (call := self._live(event)) is None:
+        if (call := self.calls.live(event)) is None:
             return
         if event.completed:
             self._outputs.learn(call.program.tenant, call.agent, event.usage.completion_tokens)
@@ -154,23 +162,30 @@ class Core:
         self._forget(call, now)
 
     def _lose(self, event: events.CallLost, now: float) -> None:
-        call = self._live(event)
-        if call is None or not call.worker_id or call.attempt != event.attempt:
+        if (call := self.calls.left(event)) is None:
             return
-        call.prompt_tokens += max(0, event.generated_tokens - call.generated_tokens)
-        call.generated_tokens = max(event.generated_tokens, call.generated_tokens)
         if (worker := self._vacate(call)) is not None:
             worker.lost(call)
         self._restart(call, now)
+
+    def _hand_off(self, event: events.CallHandedOff, now: float) -> None:
+        """The call is prefilled; what its gateway says counts, whether or not that was planned here."""
+        if (call := self.calls.left(event)) is None:
+            return
+        worker = self._vacate(call)
+        call.program.serve(call, min(call.prefill_seconds or inf, now - call.placed_at))
+        call.prefilled_at = "" if worker is None else worker.description.pool_id
+        call.handed_off = True
+        self._enqueue_again(call, now)
 
     def _end(self, event: events.ProgramEnded, now: float) -> None:
         if (program := self.programs.get(event.program_id)) is not None:
             program.ending = True
             self.programs.settle(program, now)
-            self._actions.append(ProgramChanged(program.program_id))
+            self._program_changed(program)
 
     def _unlink(self, event: events.GatewayLost, now: float) -> None:
-        for call in list(self.links.get(event.link, {}).values()):
+        for call in self.calls.of_link(event.link):
             call.program.num_lost += bool(call.worker_id)
             self._forget(call, now)
 
@@ -201,7 +216,7 @@ class Core:
 
     def _dispatch(self, model: str, now: float) -> None:
         calls = self.queue.front(model, self.limits.scan_limit)
-        decided = plan(calls, self.fleet.serving(model), self.fleet.index, now, self.limits)
+        decided = plan(calls, self.fleet.serving(model), self.fleet.index, self.pools, now, self.limits)
         self.num_judged += decided.num_judged
         longest = self.fleet.longest_prompt(model)
         for call in decided.unservable:
@@ -210,30 +225,10 @@ class Core:
             else:  # the worker that takes it may be away
                 self._waiting.shelve(call, now + self.limits.no_worker_grace_seconds)
         for assignment in decided.assignments:
-            self._place(assignment, now)
+            self._actions += place(assignment, self._waiting, self.pools, now)
         # Those looked at and not placed wait for something to change; those beyond have not been looked at.
         if (decided.assignments or decided.unservable) and len(calls) == self.limits.scan_limit:
             self._unsettled[model] = None
-
-    def _place(self, assignment: Assignment, now: float) -> None:
-        call = assignment.call
-        waited_seconds = now - call.queued_at
-        self._waiting.leave(call, now)
-        call.attempt += 1
-        call.hold = None
-        call.worker_id = assignment.worker.worker_id
-        call.kv_blocks = assignment.kv_blocks
-        call.uncached_tokens = call.prompt_tokens - assignment.cached_tokens
-        call.placed_at = now
-        call.expected_end = now + assignment.seconds
-        call.program.num_running += 1
-        assignment.worker.place(call)
-        self._answer(call, assignment.cached_tokens, waited_seconds)
-
-    def _answer(self, call: Call, cached_tokens: int, waited_seconds: float) -> None:
-        if (worker := self.fleet.get(call.worker_id)) is not None:
-            place = (call.attempt, call.worker_id, worker.description.address, -call.priority)
-            self._actions.append(Place(call.link, *call.key, *place, cached_tokens, waited_seconds))
 
     def _enqueue(self, call: Call, now: float, timeout_seconds: float = 0.0) -> None:
         position = self._waiting.enter(call, now, timeout_seconds)
@@ -252,15 +247,18 @@ class Core:
     def _restart(self, call: Call, now: float) -> None:
         """A call that is off the ledger goes back to the queue."""
         call.program.num_restarted += 1
-        call.restored = False
-        if call.attempt >= self.limits.max_attempts:
-            message = f"the call lost its worker {call.attempt} times"
+        if (num_lost := call.attempt - call.handed_off) >= self.limits.max_attempts:
+            message = f"the call lost its worker {num_lost} times"
             self._actions.append(Reject(call.link, *call.key, Reason.ENGINE_DEAD, message))
             self._erase(call, now)
             return
+        self._actions.append(Restarted(*call.key))
+        self._enqueue_again(call, now)
+
+    def _enqueue_again(self, call: Call, now: float) -> None:
+        call.restored = call.hand_off = False
         expected = self._outputs.expect(call.program.tenant, call.agent, call.max_tokens)
         call.expected_output = max(1.0, expected - call.generated_tokens)
-        self._actions.append(Restarted(*call.key))
         self._enqueue(call, now)
 
     def _abandon(self, model: str, now: float) -> None:
@@ -289,10 +287,11 @@ class Core:
         self._erase(call, now)
 
     def _erase(self, call: Call, now: float) -> None:
-        del self.calls[call.key]
-        calls = self.links[call.link]
-        del calls[call.key]
-        if not calls:
-            del self.links[call.link]
+        self.calls.remove(call)
         self.programs.settle(call.program, now)
-        self._actions.append(ProgramChanged(call.program.program_id))
+        self._program_changed(call.program)
+
+    def _program_changed(self, program: Program) -> None:
+        self._actions.append(ProgramChanged(program.program_id))
+        if pool_ids := self.programs.left_pools(program, self.pools.ids()):
+            self._actions.append(ReleaseProgram(program.program_id, pool_ids))

@@ -10,6 +10,19 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from services.common.errors import Reason
+from services.scheduler.pool_events import (
+    NO_PLAN,
+    CallHandedOff,
+    KVPlan,
+    PoolAway,
+    PoolJoined,
+    PoolLost,
+    PoolReported,
+    Prefetch,
+    ReleaseProgram,
+    Role,
+    RoleChanged,
+)
 
 CallKey: TypeAlias = tuple[str, str]
 """(program_id, call_id)."""
@@ -134,6 +147,12 @@ class WorkerJoined:
     load: LoadReported | None = None
     """None: idle, speeds unknown."""
     cached_blocks: Sequence[int] = ()
+    role: Role = Role.BOTH
+    pool_id: str = ""
+    """Of its host's KV pool; empty: it keeps KV in its own cache alone."""
+    kv_namespace_id: str = ""
+    kv_block_bytes: int = 0
+    """Of a block in the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +206,12 @@ Event: TypeAlias = (
     | WorkerLost
     | FleetKnown
     | ProgramRestored
+    | CallHandedOff
+    | RoleChanged
+    | PoolJoined
+    | PoolReported
+    | PoolAway
+    | PoolLost
 )
 
 
@@ -203,8 +228,10 @@ class Place:
     priority: int
     """For the engine: smaller first."""
     expected_cached_tokens: int
+    """Of the prompt, in the worker's cache or brought there."""
     waited_seconds: float
     """In the scheduler's queue, for this attempt."""
+    kv: KVPlan = NO_PLAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,4 +262,4 @@ class ProgramChanged:
     program_id: str
 
 
-Action: TypeAlias = Place | Reject | Restarted | ProgramChanged
+Action: TypeAlias = Place | Reject | Restarted | ProgramChanged | Prefetch | ReleaseProgram

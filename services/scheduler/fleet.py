@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from services.scheduler.cache_index import CacheIndex
 from services.scheduler.events import CacheReported, CallKey, LoadReported, WorkerJoined
+from services.scheduler.pool_events import RoleChanged
 from services.scheduler.records import Call, Worker
 
 
@@ -63,6 +64,14 @@ class Fleet:
             del self._models[worker.description.model][worker_id]
             self.index.leave(worker_id)
         return worker
+
+    def change_role(self, event: RoleChanged) -> str | None:
+        """Take in a worker's new role; its model, if it has another than before."""
+        worker = self._workers.get(event.worker_id)
+        if worker is None or worker.description.role is event.role:
+            return None
+        worker.description = replace(worker.description, role=event.role)
+        return worker.description.model
 
     def report_load(self, event: LoadReported, lookahead_calls: int) -> str | None:
         """Take in a load report; the model, if more can be placed by it or the worker began to drain."""

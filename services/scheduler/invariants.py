@@ -17,10 +17,19 @@ def check(core: Core) -> None:
     assert all(call in core.queue for call in queued), "a call without a worker is not in the queue"
     on_workers = [call for worker in core.fleet.workers() for call in worker.placed.values()]
     assert Counter([*on_workers, *core.fleet.adrift()]) == Counter(placed), "a placed call is on no worker, or on two"
-    linked = [call for calls in core.links.values() for call in calls.values()]
+    linked = [call for link in core.calls.links() for call in core.calls.of_link(link)]
     assert Counter(linked) == Counter(core.calls.values()), "a call is on no link, or on two"
+    _check_hand_offs(core)
     _check_workers(core)
     _check_programs(core)
+
+
+def _check_hand_offs(core: Core) -> None:
+    for call in core.calls.values():
+        assert not call.hand_off or call.worker_id, f"{call.key} waits and is prefilling"
+        assert not call.hand_off or not call.handed_off, f"{call.key} is shared twice"
+        assert call.prefilled_at is None or not call.worker_id, f"{call.key} runs and waits for its decoding"
+        assert call.prefilled_at is None or call.handed_off, f"{call.key} was prefilled by nobody"
 
 
 def _check_workers(core: Core) -> None:

@@ -20,3 +20,7 @@ class Limits:
     assumed_output_tokens: int
     assumed_step_seconds: float
     assumed_prefill_tokens_per_second: float
+    assumed_load_bytes_per_second: float
+    assumed_ssd_bytes_per_second: float
+    assumed_pull_bytes_per_second: float
+    decode_delay_weight: float

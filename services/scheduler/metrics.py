@@ -20,4 +20,9 @@ QUEUE_SECONDS: Final = Histogram(
 PLACEMENTS: Final = Counter("legato_scheduler_placements_total", "Calls placed, again ones included.")
 REJECTIONS: Final = Counter("legato_scheduler_rejections_total", "Calls refused.", ("reason",))
 RESTARTS: Final = Counter("legato_scheduler_restarts_total", "Calls that lost their worker and were queued again.")
+HAND_OFFS: Final = Counter("legato_scheduler_hand_offs_total", "Calls placed for their prefill alone.")
+PREFETCHES: Final = Counter(
+    "legato_scheduler_prefetches_total", "KV that pools were told to bring for a placed call.", ("outcome",)
+)
+POOLS: Final = Gauge("legato_scheduler_pools", "KV pools that answer.")
 UNSAVED: Final = Gauge("legato_scheduler_unsaved_programs", "Programs whose state is still to be written.")

@@ -2,13 +2,17 @@
 
 The prediction that placement minimises, in seconds from now:
 
-    completion = wait for a slot and for KV + prefill backlog + (prompt - cached) / prefill speed + output * step
+    completion = wait for a slot and for KV + prefill backlog + bringing KV from pools
+               + (prompt - cached - brought) / prefill speed + output * step
 """
 
 from math import ceil
 
 from services.scheduler.limits import Limits
+from services.scheduler.pool_events import Role
+from services.scheduler.pools import Pools
 from services.scheduler.records import Call, Worker
+from services.scheduler.supply import Supply
 
 
 class Outlook:
@@ -23,6 +27,8 @@ class Outlook:
         "_prefill_backlog",
         "_prefill_seconds",
         "_step_seconds",
+        "_turn_seconds",
+        "block_seconds",
         "block_size",
         "blocks_claimed",
         "blocks_kept",
@@ -30,14 +36,17 @@ class Outlook:
         "claimed",
         "max_model_len",
         "max_num_seqs",
+        "namespace_id",
         "num_blocks",
         "open",
+        "pool_id",
+        "role",
         "taken",
         "worker",
         "worker_id",
     )
 
-    def __init__(self, worker: Worker, now: float, limits: Limits) -> None:
+    def __init__(self, worker: Worker, now: float, limits: Limits, pools: Pools) -> None:
         description, load = worker.description, worker.load
         self._now = now
         self._limits = limits
@@ -47,6 +56,9 @@ class Outlook:
         self.max_model_len = description.max_model_len
         self.num_blocks = description.num_blocks
         self.block_size = description.block_size
+        self.role = description.role
+        self.pool_id = description.pool_id
+        self.namespace_id = description.kv_namespace_id
         self.open = worker.open(limits.lookahead_calls)
         self.taken = self.claimed = worker.occupied
         self.blocks_taken = self.blocks_claimed = worker.kv_blocks
@@ -55,25 +67,45 @@ class Outlook:
         self._step_seconds = load.step_seconds or limits.assumed_step_seconds
         self._prefill_seconds = 1.0 / (load.prefill_tokens_per_second or limits.assumed_prefill_tokens_per_second)
         self._prefill_backlog = worker.uncached_tokens * self._prefill_seconds
+        compute_seconds = self.block_size * self._prefill_seconds
+        self.block_seconds = pools.block_seconds(self.pool_id, description.kv_block_bytes, compute_seconds)
+        """What blocks cost here; None: no pool can bring any."""
+        if self.role is Role.PREFILL:
+            self._turn_seconds = max(self._step_seconds, self._prefill_backlog / max(1, worker.occupied))
+        else:
+            self._turn_seconds = limits.assumed_output_tokens * self._step_seconds / self.max_num_seqs
+        """From one end of a call to the next, where nothing better is known."""
         self._ahead_seconds = -1.0
         """Wait for a slot and prefill backlog; negative: to be computed."""
         self._output_seconds = 0.0
         """For each output token; a fuller batch steps more slowly, so the emptier of two equal workers is preferred."""
 
-    def completion_seconds(self, call: Call, cached_blocks: int) -> float:
-        """The prediction for the call."""
-        if self._ahead_seconds < 0:
-            self._ahead_seconds = self._wait_seconds(self.claimed - self.max_num_seqs + 1) + self._prefill_backlog
-            self._output_seconds = self._step_seconds * (1.0 + self.claimed / self.max_num_seqs)
-        seconds = (
-            self._ahead_seconds
-            + (call.prompt_tokens - cached_blocks * self.block_size) * self._prefill_seconds
-            + call.expected_output * self._output_seconds
-        )
-        need = call.prompt_tokens + call.expected_output
+    def prefill_seconds(self, call: Call, blocks: int) -> float:
+        """To prefill what follows the call's first `blocks` blocks."""
+        return max(0, call.prompt_tokens - blocks * self.block_size) * self._prefill_seconds
+
+    def decode_seconds(self, output_tokens: float) -> float:
+        """To generate so many tokens."""
+        self._refresh()
+        return output_tokens * self._output_seconds
+
+    def ahead_seconds(self, call: Call, output_tokens: float) -> float:
+        """Until the call's own prefill can begin: slot, KV, prefill backlog."""
+        self._refresh()
+        need = call.prompt_tokens + output_tokens
         if need > (self.num_blocks - self.blocks_claimed) * self.block_size and self.claimed:
-            return seconds + self._kv_wait_seconds(self.worker.blocks_for(call))
-        return seconds
+            return self._ahead_seconds + self._kv_wait_seconds(self.worker.blocks_for(call, output_tokens))
+        return self._ahead_seconds
+
+    def completion_seconds(self, call: Call, supply: Supply, output_tokens: float) -> float:
+        """The prediction for the call, or for its prefill and so many tokens."""
+        ahead = self.ahead_seconds(call, output_tokens)
+        prefill = (call.prompt_tokens - supply.blocks * self.block_size) * self._prefill_seconds
+        return ahead + supply.seconds + prefill + output_tokens * self._output_seconds
+
+    def delay_seconds(self, call: Call, blocks: int) -> float:
+        """What prefilling behind those blocks adds to the calls that run here, summed: it slows each while it lasts."""
+        return self.prefill_seconds(call, blocks) * min(self.taken, self.max_num_seqs)
 
     def fits(self, blocks: int) -> bool:
         """Is there room, lookahead included, beside all that is claimed? An empty worker takes any call."""
@@ -89,23 +121,28 @@ class Outlook:
         """Does it fit an idle slot, whatever calls that are held for a slot claim?"""
         return self.idle() and (self.blocks_taken + self.blocks_kept + blocks <= self.num_blocks or not self.taken)
 
-    def assign(self, call: Call, blocks: int, cached_blocks: int) -> None:
+    def assign(self, call: Call, blocks: int, supplied_blocks: int) -> None:
         """The call goes here now."""
         self.taken += 1
         self.blocks_taken += blocks
-        self._claim(call, blocks, cached_blocks)
+        self._claim(call, blocks, supplied_blocks)
 
-    def hold(self, call: Call, blocks: int, cached_blocks: int) -> None:
+    def hold(self, call: Call, blocks: int, supplied_blocks: int) -> None:
         """The call waits for this worker."""
         if self.open and self.taken < self.max_num_seqs:
             self.blocks_kept += blocks
-        self._claim(call, blocks, cached_blocks)
+        self._claim(call, blocks, supplied_blocks)
 
-    def _claim(self, call: Call, blocks: int, cached_blocks: int) -> None:
+    def _claim(self, call: Call, blocks: int, supplied_blocks: int) -> None:
         self.claimed += 1
         self.blocks_claimed += blocks
-        self._prefill_backlog += (call.prompt_tokens - cached_blocks * self.block_size) * self._prefill_seconds
+        self._prefill_backlog += (call.prompt_tokens - supplied_blocks * self.block_size) * self._prefill_seconds
         self._ahead_seconds = -1.0
+
+    def _refresh(self) -> None:
+        if self._ahead_seconds < 0:
+            self._ahead_seconds = self._wait_seconds(self.claimed - self.max_num_seqs + 1) + self._prefill_backlog
+            self._output_seconds = self._step_seconds * (1.0 + self.claimed / self.max_num_seqs)
 
     def _wait_seconds(self, num_ends: int) -> float:
         """Until so many of the placed calls have ended, by their expected ends; overdue ones end at the mean rate."""
@@ -114,7 +151,7 @@ class Outlook:
             return 0.0
         ends = self.worker.ends
         counted = min(num_ends, len(ends))
-        gap = self._limits.assumed_output_tokens * self._step_seconds / self.max_num_seqs
+        gap = self._turn_seconds
         until = ends[counted - 1] - self._now if counted else 0.0
         return (until if until > 0 else counted * gap) + (num_ends - counted) * gap
 

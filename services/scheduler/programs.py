@@ -60,6 +60,7 @@ class Programs:
             waited_seconds=event.waited_seconds,
             queue_seconds=event.queue_seconds,
             usage=event.usage,
+            restored=True,
         )
 
     def settle(self, program: Program, now: float) -> None:
@@ -80,14 +81,20 @@ class Programs:
         oldest = next(iter(self._idle.values()), None)
         return None if oldest is None else oldest.last_active + self._limits.program_idle_seconds
 
-    def expire(self, now: float, limit: int) -> list[str]:
-        """End programs that were idle too long or are too many, at most `limit`; their ids."""
-        expired: list[str] = []
+    def expire(self, now: float, limit: int) -> list[Program]:
+        """End programs that were idle too long or are too many, at most `limit`; those."""
+        expired: list[Program] = []
         while len(expired) < limit and (due := self.next_due()) is not None and due <= now:
             program = next(iter(self._idle.values()))
             self._end(program, now)
-            expired.append(program.program_id)
+            expired.append(program)
         return expired
+
+    def left_pools(self, program: Program, all_pools: list[str]) -> list[str]:
+        """Pools that need keep nothing for the program alone any more; told once, after one of its calls went."""
+        if program.ended is not None:
+            return all_pools if program.restored else sorted(program.pools)
+        return [] if program.num_live else program.left_pools()
 
     def _end(self, program: Program, now: float) -> None:
         program.ended = now

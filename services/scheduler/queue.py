@@ -41,10 +41,13 @@ class CallQueue:
         return self._tenants[tenant]
 
     def push(self, call: Call) -> int:
-        """Let a call in; the number of calls of its model that go before it. A restarted call goes before its rank."""
+        """Let a call in; the number of calls of its model that go before it.
+
+        Before their rank go calls that are prefilled (their KV waits in a pool), then restarted ones.
+        """
         self._sequence += 1
         entered = call.order[-1] if call.order else self._sequence
-        front = 0 if call.attempt else 1
+        front = (0 if call.attempt else 1) if call.prefilled_at is None else -1
         call.order = (-call.priority, front, *self._ordering.rank(call), entered)
         entries = self._lists(call).setdefault(call.model, [])
         position = bisect_left(entries, (call.order,))

@@ -1,9 +1,19 @@
 """What the core remembers: programs, calls and workers. Only the core and its parts mutate them."""
 
+from __future__ import annotations
+
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from services.scheduler.events import CallKey, CallSubmitted, LoadReported, TokenUsage, WorkerJoined
+from services.scheduler.pool_events import NO_PLAN
+
+if TYPE_CHECKING:
+    from services.scheduler.prospects import Found
+
+_MOVED_AFTER = 8
+"""Placements beside other pools, after which a program is taken to have left a pool for good."""
 
 
 @dataclass(slots=True)
@@ -31,18 +41,41 @@ class Program:
     """Queue seconds that count towards starvation (W_p)."""
     queue_seconds: float = 0.0
     usage: TokenUsage = field(default_factory=TokenUsage)
+    restored: bool = False
+    """It ran under an earlier scheduler: which pools it used is not known."""
+    num_placed: int = 0
+    pools: dict[str, int] = field(default_factory=dict[str, int])
+    """The pools beside whose workers its calls ran, each with the number of the last such placement."""
 
     @property
     def num_live(self) -> int:
         """Calls queued or running."""
         return self.num_queued + self.num_running
 
-    def charge(self, call: "Call", seconds: float, usage: TokenUsage) -> None:
+    def charge(self, call: Call, seconds: float, usage: TokenUsage) -> None:
         """A call of it ended, after so many engine seconds."""
         self.num_finished += 1
-        self.executed_seconds += seconds
-        self.attained_seconds = max(self.attained_seconds, call.inherited_seconds + seconds)
+        self.serve(call, seconds)
         self.usage = self.usage.plus(usage)
+
+    def serve(self, call: Call, seconds: float) -> None:
+        """A call of it got so many engine seconds."""
+        self.executed_seconds += seconds
+        call.inherited_seconds += seconds
+        self.attained_seconds = max(self.attained_seconds, call.inherited_seconds)
+
+    def use(self, pool_id: str) -> None:
+        """A call of it was placed beside that pool (empty: beside none)."""
+        self.num_placed += 1
+        if pool_id:
+            self.pools[pool_id] = self.num_placed
+
+    def left_pools(self) -> list[str]:
+        """Strike and return the pools that it has left for good: what they keep for it alone was copied, not moved."""
+        left = [pool_id for pool_id, last in self.pools.items() if self.num_placed - last >= _MOVED_AFTER]
+        for pool_id in left:
+            del self.pools[pool_id]
+        return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +84,15 @@ class Hold:
 
     worker_id: str
     kv_blocks: int
-    cached_blocks: int
-    seconds: float
-    """Predicted until completion."""
+    supplied_blocks: int
+    """Of the prompt: cached there, or brought."""
+    cost: float
+    """Predicted seconds until completion, and what else was weighed."""
     judged_at: float
+    hand_off: bool
+    """It is to be prefilled there."""
+    found: Found
+    """What was found out for it, good for as long as the decision."""
 
 
 class Call:
@@ -69,15 +107,20 @@ class Call:
         "expected_end",
         "expected_output",
         "generated_tokens",
+        "hand_off",
+        "handed_off",
         "hold",
         "inherited_seconds",
         "key",
+        "kv",
         "kv_blocks",
         "link",
         "max_tokens",
         "model",
         "order",
         "placed_at",
+        "prefill_seconds",
+        "prefilled_at",
         "priority",
         "program",
         "promoted",
@@ -130,6 +173,28 @@ class Call:
         self.kv_blocks = 0
         self.uncached_tokens = 0
         """Prompt tokens still to prefill on the worker."""
+        self.kv = NO_PLAN
+        """As it was told with its place."""
+        self.hand_off = False
+        """Its attempt prefills only."""
+        self.prefill_seconds = 0.0
+        """Of its attempt, as predicted."""
+        self.handed_off = event.attempt > 0
+        """An attempt of it has prefilled and handed it on, or may have under an earlier scheduler: it is whole now."""
+        self.prefilled_at: str | None = None
+        """While it waits after that: the pool that is getting its blocks, empty if that is not known."""
+
+    @property
+    def may_hand_off(self) -> bool:
+        """Two workers may share it: it has blocks, a token to decode after the first, and was not shared before."""
+        if self.handed_off or not self.block_hashes:
+            return False
+        return not self.max_tokens or self.max_tokens - self.generated_tokens > 1
+
+    @property
+    def remaining_output(self) -> float:
+        """Tokens that its attempt is expected to generate."""
+        return 1.0 if self.hand_off else self.expected_output
 
 
 @dataclass(slots=True, eq=False)
@@ -159,9 +224,9 @@ class Worker:
         """Calls that it has."""
         return len(self.placed) + self.unclaimed
 
-    def blocks_for(self, call: Call) -> int:
-        """KV blocks that the call will need at its end."""
-        return -(-(call.prompt_tokens + int(call.expected_output)) // self.description.block_size)
+    def blocks_for(self, call: Call, output_tokens: float) -> int:
+        """KV blocks that the call will need here at its end."""
+        return -(-(call.prompt_tokens + int(output_tokens)) // self.description.block_size)
 
     def open(self, lookahead_calls: int) -> bool:
         """May it take one more call, KV aside?"""
@@ -189,7 +254,7 @@ class Worker:
     def claim(self, call: Call) -> None:
         """Enter a call that its gateway says is running here."""
         self.unclaimed = max(0, self.unclaimed - 1)
-        call.kv_blocks = self.blocks_for(call)
+        call.kv_blocks = self.blocks_for(call, call.expected_output)
         self.place(call)
 
     def place(self, call: Call) -> None:

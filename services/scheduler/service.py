@@ -1,4 +1,4 @@
-"""The scheduler as a service: stands for election, and while it leads serves gateways and watches workers.
+"""The scheduler as a service: stands for election, and while it leads serves gateways and watches workers and pools.
 
 Until it leads, and when it no longer does, it answers NOT_LEADER; gateways then try the next scheduler.
 """
@@ -19,7 +19,7 @@ from services.common import registry, state
 from services.common.registry import Leadership, Member, Registry
 from services.common.server import grpc_server
 from services.common.state import Store
-from services.scheduler import archive, metrics, watcher
+from services.scheduler import archive, metrics, pool_watcher, watcher
 from services.scheduler.config import Settings
 from services.scheduler.servicer import SchedulerServicer
 from services.scheduler.term import Term
@@ -94,6 +94,7 @@ async def _leading(
     await archive.restore(term, store)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(watcher.watch(term, members), name="watch workers")
+        pools = tasks.create_task(pool_watcher.watch(term, members), name="watch pools")
         saving = tasks.create_task(
             archive.keep(term, store, section.save_seconds, section.program_idle_seconds), name="save programs"
         )
@@ -109,6 +110,7 @@ async def _leading(
             metrics.LEADING.set(0)
             term.end()
             watching.cancel()
+            pools.cancel()
             saving.cancel()
             await asyncio.wait([saving])  # what it was writing is unsaved again
             if not leadership.lost.is_set():  # else the records are the next leader's by now

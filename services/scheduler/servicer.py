@@ -3,21 +3,27 @@
 import asyncio
 import heapq
 import itertools
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
-from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
+from legato.v1 import kv_pb2, kvpool_pb2, scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+from services.common import rpc
 from services.common.errors import Failure, Reason
 from services.scheduler import metrics
 from services.scheduler.events import Reject
-from services.scheduler.term import NOT_LEADER, Gateway, Term
+from services.scheduler.term import NOT_LEADER, Gateway, PoolLink, Term
 from services.scheduler.translation import event_of, status_of
+
+_log = logging.getLogger(__name__)
 
 _LISTED = 100
 _MOST_LISTED = 10_000
+_POOL_STATUS_SECONDS = 1.0
+_SET_ROLE_SECONDS = 5.0
 
 
 class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
@@ -75,10 +81,44 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         newest = heapq.nlargest(request.limit or _LISTED, chosen, key=lambda program: program.started)
         return scheduler_pb2.ListProgramsResponse(programs=[status_of(program, term.epoch) for program in newest])
 
+    async def ListPools(
+        self, request: scheduler_pb2.ListPoolsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> scheduler_pb2.ListPoolsResponse:
+        links = sorted(self._leading().pools.values(), key=lambda link: link.pool_id)
+        statuses = await asyncio.gather(*(_pool_status(link) for link in links))
+        return scheduler_pb2.ListPoolsResponse(pools=[status for status in statuses if status is not None])
+
+    async def SetWorkerRole(
+        self, request: scheduler_pb2.SetWorkerRoleRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> scheduler_pb2.SetWorkerRoleResponse:
+        report = self._leading().reports.get(request.worker_id)
+        if report is None:
+            raise Failure(Reason.PATH_NOT_FOUND, f"there is no worker {request.worker_id!r}", "worker_id")
+        if request.role not in kv_pb2.WorkerRole.values():
+            raise Failure(Reason.INVALID_ARGUMENT, f"role: {request.role} is none", "role")
+        async with rpc.channel(report.address) as channel:
+            stub = worker_pb2_grpc.WorkerServiceStub(channel)
+            try:
+                await stub.SetRole(worker_pb2.SetRoleRequest(role=request.role), timeout=_SET_ROLE_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                raise rpc.failure_from(error) from None
+        return scheduler_pb2.SetWorkerRoleResponse()
+
     def _leading(self) -> Term:
         if self.term is None:
             raise Failure(Reason.NOT_LEADER, NOT_LEADER)
         return self.term
+
+
+async def _pool_status(link: PoolLink) -> kvpool_pb2.PoolStatus | None:
+    """What a pool says of itself; None when it does not answer in time."""
+    if link.stub is None:
+        return None
+    try:
+        return (await link.stub.Status(kvpool_pb2.StatusRequest(), timeout=_POOL_STATUS_SECONDS)).status
+    except grpc.aio.AioRpcError as error:
+        _log.info("pool %s does not tell its status: %s", link.pool_id, rpc.failure_from(error))
+        return None
 
 
 async def _read(

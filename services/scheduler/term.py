@@ -1,4 +1,4 @@
-"""Term: one time of leading. The core with its driver, the gateways' links and what is known of the workers.
+"""Term: one time of leading. The core with its driver, the gateways' links and what is known of the workers and pools.
 
 It begins empty, but for what the archive remembers: gateways announce their calls again, workers report anew.
 """
@@ -8,15 +8,17 @@ import time
 from dataclasses import dataclass
 from typing import assert_never
 
-from legato.v1 import worker_pb2
+from legato.v1 import kvpool_pb2_grpc, worker_pb2
 from services.common.clock import LoopClock
 from services.common.driver import Driver
 from services.common.errors import Failure, Reason
 from services.scheduler import metrics, ordering
 from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
+from services.scheduler.errands import Errands
 from services.scheduler.events import Action, Event, GatewayLost, Place, ProgramChanged, Reject, Restarted
 from services.scheduler.outbox import Outbox
+from services.scheduler.pool_events import Prefetch, ReleaseProgram
 
 NOT_LEADER = "another scheduler leads"
 
@@ -39,6 +41,16 @@ class WorkerReport:
     address: str
 
 
+@dataclass(slots=True)
+class PoolLink:
+    """A KV pool that the registry lists."""
+
+    pool_id: str
+    errands: Errands
+    stub: kvpool_pb2_grpc.KVPoolServiceStub | None = None
+    """None: it has not been called yet."""
+
+
 class Term:
     """Everything runs on the event loop's thread. After `end` nothing is taken in and nothing goes out."""
 
@@ -48,6 +60,7 @@ class Term:
         self.epoch = time.time() - clock.now()
         """Unix time at the origin of the core's clock."""
         self.reports: dict[str, WorkerReport] = {}
+        self.pools: dict[str, PoolLink] = {}
         self.unsaved: dict[str, None] = {}
         """Programs that changed since they were last written; bounded by the archive."""
         self._driver: Driver[Event, Action] = Driver(self.core, clock, self._perform)
@@ -98,6 +111,7 @@ class Term:
         match action:
             case Place():
                 metrics.PLACEMENTS.inc()
+                metrics.HAND_OFFS.inc(action.kv.hand_off)
                 metrics.QUEUE_SECONDS.observe(action.waited_seconds)
                 self._send(action)
             case Reject():
@@ -107,6 +121,13 @@ class Term:
                 metrics.RESTARTS.inc()
             case ProgramChanged():
                 self.unsaved[action.program_id] = None
+            case Prefetch():
+                if (link := self.pools.get(action.pool_id)) is not None:
+                    link.errands.prefetch(action)
+            case ReleaseProgram():
+                for pool_id in action.pool_ids:
+                    if (link := self.pools.get(pool_id)) is not None:
+                        link.errands.release(action.program_id)
             case _:
                 assert_never(action)
 

@@ -10,6 +10,7 @@ from services.common.errors import Reason
 from services.scheduler.events import (
     CacheReported,
     CallFinished,
+    CallHandedOff,
     CallLost,
     CallStarted,
     CallSubmitted,
@@ -21,6 +22,8 @@ from services.scheduler.events import (
     TokenUsage,
     WorkerJoined,
 )
+from services.scheduler.kv_translation import plan_of, role_of
+from services.scheduler.pool_events import NO_PLAN
 from services.scheduler.records import Program
 
 _COMPLETED = (
@@ -46,6 +49,9 @@ def event_of(message: scheduler_pb2.GatewayEvent, link: int) -> Event | Reject |
         return CallLost(link, lose.program_id, lose.call_id, lose.attempt, lose.generated_tokens)
     if message.HasField("end_program"):
         return ProgramEnded(message.end_program.program_id)
+    if message.HasField("hand_off"):
+        done = message.hand_off
+        return CallHandedOff(link, done.program_id, done.call_id, done.attempt, done.generated_tokens)
     return None
 
 
@@ -102,6 +108,7 @@ def decision_of(action: Place | Reject) -> scheduler_pb2.SchedulerEvent:
             worker_address=action.worker_address,
             priority=max(-_INT32_MAX, min(_INT32_MAX, action.priority)),
             expected_cached_tokens=action.expected_cached_tokens,
+            kv=plan_of(action.kv) if action.kv != NO_PLAN else None,
         )
         return scheduler_pb2.SchedulerEvent(placement=placement)
     rejection = scheduler_pb2.Rejection(
@@ -127,6 +134,10 @@ def joined(response: worker_pb2.WatchResponse, address: str) -> WorkerJoined:
         num_blocks=max(1, description.num_blocks),
         load=load_of(description.worker_id, response.load),
         cached_blocks=response.cache.stored,
+        role=role_of(description.role),
+        pool_id=description.pool_id,
+        kv_namespace_id=description.kv_namespace_id,
+        kv_block_bytes=description.kv_block_bytes,
     )
 
 

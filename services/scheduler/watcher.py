@@ -6,7 +6,6 @@ A stream that breaks means that the worker is lost, at once; it is new when it a
 import asyncio
 import logging
 from collections.abc import Collection
-from contextlib import aclosing
 
 import grpc
 
@@ -14,7 +13,9 @@ from legato.v1 import worker_pb2, worker_pb2_grpc
 from services.common import rpc
 from services.common.registry import Member, Registry
 from services.scheduler import translation
-from services.scheduler.events import FleetKnown, WorkerLost
+from services.scheduler.events import FleetKnown, RoleChanged, WorkerLost
+from services.scheduler.kv_translation import role_of
+from services.scheduler.members import follow_each
 from services.scheduler.term import Term, WorkerReport
 
 _log = logging.getLogger(__name__)
@@ -26,17 +27,7 @@ _LONGEST_PAUSE_SECONDS = 2.0
 async def watch(term: Term, registry: Registry) -> None:
     """Follow the workers until cancelled."""
     follower = _Follower(term)
-    followed: dict[str, tuple[Member, asyncio.Task[None]]] = {}
-    async with asyncio.TaskGroup() as tasks, aclosing(registry.watch("worker")) as snapshots:
-        async for members in snapshots:
-            for name, (member, task) in list(followed.items()):
-                if members.get(name) != member:
-                    task.cancel()
-                    del followed[name]
-            follower.expect(members.keys())
-            for name, member in members.items():
-                if name not in followed:
-                    followed[name] = member, tasks.create_task(follower.follow(member), name=f"watch {name}")
+    await follow_each(registry, "worker", follower.follow, follower.expect)
 
 
 class _Follower:
@@ -78,10 +69,11 @@ class _Follower:
                         # Another life of the worker at the same address; it is followed under its own name.
                         _log.warning("worker %s is gone: %s answers", member.id, response.description.worker_id)
                         break
-                    worker_id = member.id
-                    self._join(response, member)
-                else:
-                    self._report(worker_id, response)
+                    if not worker_id:
+                        worker_id = member.id
+                        self._join(response, member)
+                        continue
+                self._report(worker_id, response)
         except grpc.aio.AioRpcError as error:
             _log.warning("worker %s: watching ended: %s", member.id, rpc.failure_from(error))
         finally:
@@ -101,6 +93,9 @@ class _Follower:
         report = self._term.reports.get(worker_id)
         if report is None:
             return
+        if response.HasField("description"):
+            report.description = response.description
+            self._term.feed(RoleChanged(worker_id, role_of(response.description.role)))
         if response.HasField("load"):
             report.load = response.load
             self._term.feed(translation.load_of(worker_id, response.load))

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.common.config import ClusterSection, RegistrySection, Section, TelemetrySection
+from services.common.config import ClusterSection, KVPoolSection, RegistrySection, Section, TelemetrySection
 from services.worker.simulated.config import SimulatedSection
 
 
@@ -17,6 +17,8 @@ class WorkerSection(Section):
     """How many workers `python -m services.worker` runs."""
     port: int = Field(default=0, ge=0, le=65535)
     """gRPC port of the first worker, the next ones follow; 0: any free port for each."""
+    role: Literal["both", "prefill", "decode"] = "both"
+    """Which half of a call it is for, at first; a decode worker runs whole calls too where that is faster."""
     model: str = "tiny-llama"
     """The name that clients use."""
     model_path: str = "models/tiny-llama"
@@ -68,3 +70,4 @@ class Settings(BaseModel):
     telemetry: TelemetrySection = TelemetrySection()
     worker: WorkerSection = WorkerSection()
     simulated: SimulatedSection = SimulatedSection()
+    kvpool: KVPoolSection = KVPoolSection()

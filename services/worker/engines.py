@@ -16,7 +16,7 @@ def make(settings: Settings) -> Engine:
     environment.preload()
     from services.worker.vllm_engine.engine import VllmEngine
 
-    return VllmEngine(settings.worker)
+    return VllmEngine(settings.worker, settings.kvpool)
 
 
 def load(engine: Engine) -> None:

@@ -12,3 +12,8 @@ RUNNING: Final = Gauge("legato_worker_running_calls", "Sequences in the engine's
 WAITING: Final = Gauge("legato_worker_waiting_calls", "Sequences in the engine's own queue.", ("worker",))
 KV_USAGE: Final = Gauge("legato_worker_kv_usage_ratio", "Share of KV blocks in use.", ("worker",))
 PREEMPTIONS: Final = Gauge("legato_worker_preemptions", "Preemptions since the engine's start.", ("worker",))
+KV_TRANSFERS: Final = Counter(
+    "legato_worker_kv_transfers_total",
+    "Between engine and KV pool: blocks saved, known there already, dropped, loaded and failed; bytes; seconds.",
+    ("what",),
+)

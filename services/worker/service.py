@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from legato.v1 import worker_pb2, worker_pb2_grpc
+from legato.v1 import kv_pb2, worker_pb2, worker_pb2_grpc
 from services.common import registry
 from services.common.errors import Failure, Reason
 from services.common.registry import Member, Registry
@@ -85,6 +85,7 @@ async def _worker(
         description = await engine.start(servicer)
         # Another one for each life: what is known of an earlier life's cache must not be taken for this one's.
         description.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        description.role = kv_pb2.WorkerRole.Value(f"WORKER_ROLE_{settings.worker.role.upper()}")
         servicer.describe(description)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         engine_task = tasks.create_task(_run(engine, servicer))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 from opentelemetry.trace import Span
 
-from legato.v1 import call_pb2, worker_pb2, worker_pb2_grpc
+from legato.v1 import call_pb2, kv_pb2, worker_pb2, worker_pb2_grpc
 from services.common import telemetry
 from services.common.errors import Failure, Reason
 from services.worker import metrics
@@ -113,6 +113,19 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self, request: worker_pb2.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> worker_pb2.DescribeResponse:
         return worker_pb2.DescribeResponse(description=self._description)
+
+    async def SetRole(
+        self, request: worker_pb2.SetRoleRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> worker_pb2.SetRoleResponse:
+        if self._ended is not None:
+            raise self._ended
+        if request.role not in kv_pb2.WorkerRole.values():
+            raise Failure(Reason.INVALID_ARGUMENT, f"role: {request.role} is none", "role")
+        self._description.role = request.role or kv_pb2.WORKER_ROLE_BOTH
+        for watcher in self._watchers:
+            watcher.describe(self._description)
+            watcher.hurry()  # placements by the old role serve the new one badly
+        return worker_pb2.SetRoleResponse()
 
     async def Generate(  # pyright: ignore[reportIncompatibleMethodOverride] (grpc.aio also takes handlers that write)
         self,

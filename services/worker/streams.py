@@ -81,6 +81,7 @@ class Watcher:
 
     def __init__(self, first: worker_pb2.WatchResponse) -> None:
         self._first: worker_pb2.WatchResponse | None = first
+        self._description: worker_pb2.WorkerDescription | None = None
         self._load: worker_pb2.Load | None = None
         self._blocks: dict[int, bool] = {}
         """Blocks that came (True) or left (False) since the last response."""
@@ -88,6 +89,11 @@ class Watcher:
         self._failure: Failure | None = None
         self._urgent = asyncio.Event()
         self._changed = asyncio.Event()
+        self._changed.set()
+
+    def describe(self, description: worker_pb2.WorkerDescription) -> None:
+        """The worker is something else now. `description` is read when the response is made."""
+        self._description = description
         self._changed.set()
 
     def load(self, load: worker_pb2.Load) -> None:
@@ -129,10 +135,11 @@ class Watcher:
             raise self._failure
         if self._first is not None:
             first, self._first = self._first, None
-            if self._load is not None or self._blocks or self._reset:
+            if self._description is not None or self._load is not None or self._blocks or self._reset:
                 self._changed.set()
             return first
-        response = worker_pb2.WatchResponse(load=self._load)
+        response = worker_pb2.WatchResponse(description=self._description, load=self._load)
+        self._description = None
         if self._blocks or self._reset:
             response.cache.reset = self._reset
             response.cache.stored.extend(block for block, came in self._blocks.items() if came)

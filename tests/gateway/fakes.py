@@ -2,6 +2,7 @@
 wants. Both speak real gRPC and are announced in a real (embedded) registry."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from legato.v1 import call_pb2, scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+from legato.v1 import call_pb2, kv_pb2, kvpool_pb2, scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 from services.common import rpc
 from services.common.errors import Failure, Reason
 from services.common.registry import Member, Registry
@@ -22,13 +23,15 @@ CONTEXT_TOKENS = 2048
 
 
 class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
-    """Places each call on the next of `workers`, or keeps it while `holding`."""
+    """Places each call on the next of `workers`, with the next of `plans`, or keeps it while `holding`."""
 
     def __init__(self) -> None:
         self.workers: list[FakeWorker] = []
         self.events: list[scheduler_pb2.GatewayEvent] = []
         self.heard = asyncio.Condition()
         self.holding = False
+        self.plans: deque[kv_pb2.KVPlan] = deque()
+        self.roles: list[scheduler_pb2.SetWorkerRoleRequest] = []
         self.rejection: scheduler_pb2.Rejection | None = None
         self.leads = True
         self._turn = 0
@@ -61,6 +64,18 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self, request: scheduler_pb2.ListProgramsRequest, context: Context
     ) -> scheduler_pb2.ListProgramsResponse:
         return scheduler_pb2.ListProgramsResponse(programs=[scheduler_pb2.ProgramStatus(program_id="p")])
+
+    async def ListPools(
+        self, request: scheduler_pb2.ListPoolsRequest, context: Context
+    ) -> scheduler_pb2.ListPoolsResponse:
+        description = kvpool_pb2.PoolDescription(pool_id="host-a")
+        return scheduler_pb2.ListPoolsResponse(pools=[kvpool_pb2.PoolStatus(description=description)])
+
+    async def SetWorkerRole(
+        self, request: scheduler_pb2.SetWorkerRoleRequest, context: Context
+    ) -> scheduler_pb2.SetWorkerRoleResponse:
+        self.roles.append(request)
+        return scheduler_pb2.SetWorkerRoleResponse()
 
     async def wait_for(self, kind: str, count: int = 1) -> list[Any]:
         """The events of that kind, once there are as many."""
@@ -109,9 +124,10 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
                     self._attempts[key] = submit.attempt
                     return None
                 self._attempts.pop(key, None)
-            case "lose":
-                key = (event.lose.program_id, event.lose.call_id)
-                if event.lose.attempt != self._attempts.get(key):
+            case "lose" | "hand_off" as kind:
+                ended = event.lose if kind == "lose" else event.hand_off
+                key = (ended.program_id, ended.call_id)
+                if ended.attempt != self._attempts.get(key):
                     return None
             case _:
                 return None
@@ -132,6 +148,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
             worker_id=worker.worker_id,
             worker_address=worker.address,
             priority=3,
+            kv=self.plans.popleft() if self.plans else None,
         )
         return scheduler_pb2.SchedulerEvent(placement=placement)
 
@@ -156,10 +173,14 @@ def ending(
 
 
 def counting(num_tokens: int) -> Script:
-    """` 0 1 2 ...`: continues where it is resumed."""
+    """` 0 1 2 ...`: continues where it is resumed; of a prefill the first of them alone."""
 
     def script(start: worker_pb2.StartCall) -> Words:
         outputs = [text_output(index, f" {index}") for index in range(start.num_resumed_tokens, num_tokens)]
+        if start.kv.hand_off and len(outputs) > 1:
+            end = outputs[1].offset
+            finish = ending(start, end, call_pb2.FINISH_REASON_LENGTH)
+            return [outputs[0], worker_pb2.CallOutput(offset=end, finish=finish)]
         outputs.append(worker_pb2.CallOutput(offset=num_tokens, finish=ending(start, num_tokens)))
         return outputs
 
@@ -219,6 +240,9 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
     ) -> AsyncGenerator[worker_pb2.WatchResponse]:
         raise NotImplementedError  # only schedulers watch
         yield
+
+    async def SetRole(self, request: worker_pb2.SetRoleRequest, context: Context) -> worker_pb2.SetRoleResponse:
+        raise NotImplementedError  # as only they change roles
 
     async def wait_for(self, condition: Callable[["FakeWorker"], bool]) -> None:
         async with asyncio.timeout(10), self.changed:

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, scheduler_pb2
+from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, kv_pb2, scheduler_pb2
 from services.common import rpc
 from services.common.errors import Reason
 from tests.gateway.conftest import World
@@ -118,10 +118,29 @@ async def test_what_concerns_the_scheduler_is_passed_on(
 ) -> None:
     workers = await stub.ListWorkers(scheduler_pb2.ListWorkersRequest())
     programs = await stub.ListPrograms(scheduler_pb2.ListProgramsRequest())
+    pools = await stub.ListPools(scheduler_pb2.ListPoolsRequest())
+    role = scheduler_pb2.SetWorkerRoleRequest(worker_id="worker-0", role=kv_pb2.WORKER_ROLE_PREFILL)
+    await stub.SetWorkerRole(role)
     await stub.EndProgram(gateway_pb2.EndProgramRequest(request_id="r", program_id="p"))
     assert [worker.address for worker in workers.workers] == [world.worker.address]
     assert [program.program_id for program in programs.programs] == ["p"]
+    assert [pool.description.pool_id for pool in pools.pools] == ["host-a"]
+    assert world.scheduler.roles == [role]
     assert [end.program_id for end in await world.scheduler.wait_for("end_program")] == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("worker_id", "role", "field"),
+    [("", kv_pb2.WORKER_ROLE_BOTH, "worker_id"), ("w", 0, "role"), ("w", 99, "role")],
+)
+async def test_a_role_that_is_none_is_refused(
+    world: World, stub: gateway_pb2_grpc.GatewayServiceStub, worker_id: str, role: Any, field: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await stub.SetWorkerRole(scheduler_pb2.SetWorkerRoleRequest(worker_id=worker_id, role=role))
+    failure = rpc.failure_from(error.value)
+    assert (failure.reason, failure.field) == (Reason.INVALID_ARGUMENT, field)
+    assert world.scheduler.roles == []
 
 
 async def test_without_a_scheduler_its_questions_are_refused(

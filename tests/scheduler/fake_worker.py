@@ -40,6 +40,13 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
         while (response := await self.says.get()) is not None:
             yield response
 
+    async def SetRole(
+        self, request: worker_pb2.SetRoleRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> worker_pb2.SetRoleResponse:
+        self.description.role = request.role
+        self.says.put_nowait(worker_pb2.WatchResponse(description=self.description))
+        return worker_pb2.SetRoleResponse()
+
     async def Describe(
         self, request: worker_pb2.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> worker_pb2.DescribeResponse:
@@ -54,9 +61,12 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
 
 
 @asynccontextmanager
-async def fake_worker(registry: Registry, worker_id: str, num_seqs: int = 1) -> AsyncGenerator[FakeWorker]:
+async def fake_worker(
+    registry: Registry, worker_id: str, num_seqs: int = 1, **description: Any
+) -> AsyncGenerator[FakeWorker]:
     """Serve and announce a worker. On leaving it is gone at once, as if killed; its registry key goes after it."""
     worker = FakeWorker(worker_id, num_seqs)
+    worker.description.MergeFrom(worker_pb2.WorkerDescription(**description))
 
     def add(server: grpc.aio.Server) -> tuple[str]:
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(worker, server)
@@ -100,6 +110,15 @@ class FakeGateway:
             timings=call_pb2.Timings(prefill_seconds=seconds / 4, decode_seconds=3 * seconds / 4),
         )
         await self.send(scheduler_pb2.GatewayEvent(finish=finish))
+
+    async def hand_off(self, call_id: str, attempt: int, program_id: str = "p") -> None:
+        hand_off = scheduler_pb2.HandOffCall(
+            program_id=program_id, call_id=call_id, attempt=attempt, generated_tokens=1
+        )
+        await self.send(scheduler_pb2.GatewayEvent(hand_off=hand_off))
+
+    async def end_program(self, program_id: str = "p") -> None:
+        await self.send(scheduler_pb2.GatewayEvent(end_program=scheduler_pb2.EndProgram(program_id=program_id)))
 
     async def placement(self) -> scheduler_pb2.Placement:
         """The next decision, which must be a placement."""

@@ -11,6 +11,7 @@ from services.scheduler.events import (
     Action,
     CacheReported,
     CallFinished,
+    CallHandedOff,
     CallKey,
     CallLost,
     CallStarted,
@@ -19,13 +20,23 @@ from services.scheduler.events import (
     FleetKnown,
     LoadReported,
     Place,
+    PoolJoined,
+    PoolReported,
+    Prefetch,
     Reject,
+    ReleaseProgram,
+    Role,
+    RoleChanged,
     TokenUsage,
     WorkerJoined,
     WorkerLost,
 )
+from services.scheduler.pool_events import ReplicaUpdate
 
 MODEL = "m"
+NAMESPACE = "n"
+BLOCK_BYTES = 2**21
+"""With a pool's assumed speeds: 0.4 ms from its memory, 2 ms from its disk or from another pool."""
 
 
 class Stage:
@@ -53,6 +64,17 @@ class Stage:
         return [place.call_id for place in self.placed]
 
     @property
+    def prefetches(self) -> list[Prefetch]:
+        """All prefetches so far."""
+        return [action for action in self.actions if isinstance(action, Prefetch)]
+
+    @property
+    def released(self) -> list[tuple[str, list[str]]]:
+        """(program, pools) of all releases so far."""
+        releases = [action for action in self.actions if isinstance(action, ReleaseProgram)]
+        return [(release.program_id, list(release.pool_ids)) for release in releases]
+
+    @property
     def rejected(self) -> list[Reject]:
         """All rejections so far."""
         return [action for action in self.actions if isinstance(action, Reject)]
@@ -76,10 +98,15 @@ class Stage:
         context: int = 100_000,
         running: int = 0,
         known: bool = True,
+        role: Role = Role.BOTH,
+        pool: str = "",
+        prefill: float = 0.0,
+        step: float = 0.0,
     ) -> None:
-        """`running`: calls that it has already. `known`: the fleet is complete by that."""
-        load = LoadReported(worker_id, num_running=running)
-        self.feed(WorkerJoined(worker_id, f"host:{worker_id}", model, context, seqs, 16, blocks, load))
+        """`running`: calls that it has already. `known`: the fleet is complete by that. `prefill`: tokens a second."""
+        load = LoadReported(worker_id, running, step_seconds=step, prefill_tokens_per_second=prefill)
+        kv = (role, pool, NAMESPACE if pool else "", BLOCK_BYTES if pool else 0)
+        self.feed(WorkerJoined(worker_id, f"host:{worker_id}", model, context, seqs, 16, blocks, load, (), *kv))
         if known:
             self.feed(FleetKnown())
 
@@ -90,6 +117,26 @@ class Stage:
 
     def cache(self, worker_id: str, blocks: Sequence[int]) -> None:
         self.feed(CacheReported(worker_id, stored=blocks))
+
+    def pool(
+        self, pool_id: str, dram: Sequence[int] = (), ssd: Sequence[int] = (), removed: Sequence[int] = ()
+    ) -> None:
+        """The pool answers, if it did not before, and has or has no longer these blocks."""
+        if not self.core.pools.present(pool_id):
+            self.feed(PoolJoined(pool_id, f"data:{pool_id}", 10**12))
+        self.feed(PoolReported(pool_id, [ReplicaUpdate(NAMESPACE, dram, ssd, removed)]))
+
+    def role(self, worker_id: str, role: Role) -> None:
+        self.feed(RoleChanged(worker_id, role))
+        self.run()
+
+    def hand_off(
+        self, call_id: str, attempt: int, program_id: str = "p", *, generated: int = 1, link: int | None = None
+    ) -> None:
+        """The gateway says that the call is prefilled."""
+        link = self._link(program_id, call_id) if link is None else link
+        self.feed(CallHandedOff(link, program_id, call_id, attempt, generated))
+        self.run()
 
     def lose_worker(self, worker_id: str) -> None:
         for key, place in list(self.running.items()):

@@ -1,7 +1,9 @@
 """What an event costs must not grow with the queue: counted, not timed."""
 
 import random
+from collections.abc import Iterable, Sequence
 
+from services.scheduler.replica_index import Held
 from tests.scheduler.stage import Stage
 
 NUM_WORKERS = 10
@@ -34,6 +36,34 @@ def test_the_work_per_event_does_not_grow_with_the_queue() -> None:
         short, long = judged_per_event(200, name), judged_per_event(4_000, name)
         assert long <= 1.5 * short + 2, (name, short, long)
         assert long < 16, (name, long)
+
+
+def test_pools_are_searched_once_for_each_call_that_is_judged_however_many_workers_there_are() -> None:
+    draw = random.Random(5)
+    stage = Stage(max_queued_calls=1000)
+    for i in range(4):
+        stage.pool(f"h{i}", dram=range(1000 * i, 1000 * i + 50), ssd=range(1000 * i + 50, 1000 * i + 100))
+    for i in range(40):
+        stage.join(f"w{i}", seqs=2, blocks=10_000, pool=f"h{i % 4}")
+    index = stage.core.pools.index
+    match, num_searches = index.match, 0
+
+    def counted(namespace_id: str, block_hashes: Sequence[int], pool_ids: Iterable[str]) -> dict[str, Held]:
+        nonlocal num_searches
+        num_searches += 1
+        return match(namespace_id, block_hashes, pool_ids)
+
+    index.match = counted
+    stage.core.check = lambda: None
+    for i in range(300):
+        home = 1000 * draw.randrange(4)
+        stage.submit(f"c{i}", f"p{i}", blocks=range(home, home + 100))
+        if i >= 150:
+            key = draw.choice(sorted(stage.running))
+            stage.finish(key[1], key[0])
+            stage.clock.run(stage.clock.now() + 0.01)
+    assert len(stage.placed) > 200
+    assert num_searches <= stage.core.num_judged + len(stage.placed)
 
 
 def test_a_submit_behind_a_long_queue_starts_no_pass() -> None:

@@ -5,15 +5,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from services.scheduler import ordering
-from services.scheduler.events import GatewayLost, Place, ProgramEnded, Reject
+from services.scheduler.events import GatewayLost, Place, PoolAway, PoolLost, Prefetch, ProgramEnded, Reject, Role
 from tests.scheduler.stage import MODEL, Stage
 
 WORKERS = st.sampled_from(["a", "b", "c"])
 PROGRAMS = st.sampled_from(["p", "q", "r"])
+POOLS = st.sampled_from(["h1", "h2"])
+ROLES = st.sampled_from(list(Role))
 
 
 class Traffic(RuleBasedStateMachine):
-    """A gateway, workers that come and go, and time. The stage checks the core's invariants after every event."""
+    """A gateway, workers and pools that come and go, and time. The stage checks the core's invariants after every
+    event."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,6 +24,7 @@ class Traffic(RuleBasedStateMachine):
         self.open: dict[tuple[str, str], int] = {}
         """Calls without a final answer, with the attempt that runs (0: none)."""
         self.links: dict[tuple[str, str], int] = {}
+        self.handed_off: set[tuple[str, str]] = set()
         self.next_call = 0
 
     @initialize(name=st.sampled_from(ordering.names()), lookahead=st.integers(0, 2))
@@ -59,6 +63,29 @@ class Traffic(RuleBasedStateMachine):
         self.open[key] = 0
         self.stage.lose(key[1], attempt, generated=3, program_id=key[0])
 
+    @precondition(lambda self: self.stage.running)
+    @rule(data=st.data(), generated=st.integers(0, 1), twice=st.booleans())
+    def hand_off(self, data: st.DataObject, generated: int, twice: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(self.stage.running)))
+        attempt = self.stage.running.pop(key).attempt
+        self.open[key] = 0
+        self.handed_off.add(key)
+        self.stage.hand_off(key[1], attempt, key[0], generated=generated)
+        if twice:
+            self.stage.hand_off(key[1], attempt, key[0], generated=generated)
+
+    @rule(pool=POOLS, dram=st.integers(0, 30), ssd=st.integers(0, 30), gone=st.integers(0, 30))
+    def pool(self, pool: str, dram: int, ssd: int, gone: int) -> None:
+        self.stage.pool(pool, range(dram), range(dram, max(dram, ssd)), range(gone, 30))
+
+    @rule(pool=POOLS, for_good=st.booleans())
+    def lose_pool(self, pool: str, for_good: bool) -> None:
+        self.stage.feed(PoolLost(pool) if for_good else PoolAway(pool))
+
+    @rule(worker=WORKERS, role=ROLES)
+    def change_role(self, worker: str, role: Role) -> None:
+        self.stage.role(worker, role)
+
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
@@ -72,10 +99,12 @@ class Traffic(RuleBasedStateMachine):
         blocks=st.sampled_from([10, 40, 200]),
         context=st.sampled_from([500, 1000]),
         running=st.integers(0, 2),
+        role=ROLES,
+        pool=st.sampled_from(["", "h1", "h2"]),
     )
-    def join(self, worker: str, seqs: int, blocks: int, context: int, running: int) -> None:
+    def join(self, worker: str, seqs: int, blocks: int, context: int, running: int, role: Role, pool: str) -> None:
         self._lost(worker)
-        self.stage.join(worker, seqs=seqs, blocks=blocks, context=context, running=running)
+        self.stage.join(worker, seqs=seqs, blocks=blocks, context=context, running=running, role=role, pool=pool)
         self.stage.run()
 
     @rule(worker=WORKERS)
@@ -120,6 +149,8 @@ class Traffic(RuleBasedStateMachine):
         if not hasattr(self, "stage") or not self.stage.core.queue.of_model(MODEL):
             return
         for worker in self.stage.core.fleet.workers():
+            if worker.description.role is Role.PREFILL:
+                continue
             if not worker.occupied and not worker.shunned and worker.open(self.stage.core.limits.lookahead_calls):
                 servable = [call for call in self.stage.core.queue.front(MODEL, 4) if call.prompt_tokens < 500]
                 assert not servable, f"{worker} idles"
@@ -149,10 +180,25 @@ class Traffic(RuleBasedStateMachine):
                 self.open[key] = 0
                 del self.stage.running[key]
 
+    def _check_plan(self, place: Place) -> None:
+        plan = place.kv
+        if plan.replica is not None:
+            assert plan.handle is not None
+            assert plan.replica.num_blocks <= plan.handle.num_blocks
+            worker = self.stage.core.fleet.get(place.worker_id)
+            assert worker is None or worker.description.pool_id != plan.replica.pool_id, "its own pool is no replica"
+        if plan.lease_id:
+            (prefetch,) = [prefetch for prefetch in self.stage.prefetches if prefetch.lease_id == plan.lease_id]
+            assert (prefetch.handle, prefetch.replica) == (plan.handle, plan.replica)
+
     def _read_answers(self) -> None:
         for action in self.stage.actions[self.seen :]:
-            if isinstance(action, Place):
+            if isinstance(action, Prefetch):
+                assert action.handle.num_blocks > 0
+            elif isinstance(action, Place):
                 key = (action.program_id, action.call_id)
+                assert not (action.kv.hand_off and key in self.handed_off), f"{key} is shared twice"
+                self._check_plan(action)
                 assert self.open.get(key) == 0, f"{key} is placed twice or was not asked for"
                 self.open[key] = action.attempt
             elif isinstance(action, Reject):

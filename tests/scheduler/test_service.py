@@ -1,50 +1,21 @@
 """The scheduler over real gRPC, with a real (embedded) registry and workers that can be killed."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import grpc
 import pytest
 
 from legato.v1 import scheduler_pb2, scheduler_pb2_grpc, worker_pb2
-from services.common import registry, rpc, state
-from services.common.config import ClusterSection, RegistrySection, StateSection
+from services.common import rpc, state
+from services.common.config import StateSection
 from services.common.errors import Reason
 from services.common.registry import Member, Registry
 from services.common.registry.client import Client
 from services.common.registry.connection import Connection
-from services.common.registry.embedded import serve_embedded
-from services.scheduler.config import SchedulerSection, Settings
+from services.scheduler.config import Settings
 from services.scheduler.service import Running, running
 from tests.scheduler.fake_worker import MODEL, SECONDS, fake_gateway, fake_worker
-
-_names = itertools.count(1)
-
-
-@pytest.fixture
-async def settings() -> AsyncIterator[Settings]:
-    """Of a cluster of its own."""
-    async with serve_embedded() as endpoint:
-        yield Settings(
-            cluster=ClusterSection(name=f"scheduler-test-{next(_names)}"),
-            registry=RegistrySection(endpoints=(endpoint,), lease_seconds=2),
-            scheduler=SchedulerSection(lookahead_calls=0, save_seconds=0.01),
-        )
-
-
-@pytest.fixture
-async def members(settings: Settings) -> AsyncIterator[Registry]:
-    async with registry.connect(settings.registry, settings.cluster.name) as connected:
-        yield connected
-
-
-@pytest.fixture
-async def scheduler(settings: Settings) -> AsyncIterator[Running]:
-    async with running(settings) as started:
-        await leads(started)
-        yield started
 
 
 async def leads(scheduler: Running) -> None:

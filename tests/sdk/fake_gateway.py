@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, scheduler_pb2
+from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, kv_pb2, kvpool_pb2, scheduler_pb2
 from services.common import rpc
 from services.common.errors import Failure
 
@@ -34,6 +34,29 @@ def finish(reason: call_pb2.FinishReason.ValueType = call_pb2.FINISH_REASON_STOP
     return gateway_pb2.ChatResponse(finish=done)
 
 
+def pool() -> kvpool_pb2.PoolStatus:
+    """A pool of two tiers that has worked."""
+    tier = kvpool_pb2.TierStatus
+    status = kvpool_pb2.PoolStatus(
+        description=kvpool_pb2.PoolDescription(pool_id="host-a"),
+        tiers=[
+            tier(
+                tier=kv_pb2.KV_TIER_DRAM, used_bytes=3 << 29, capacity_bytes=2 << 30, num_blocks=1500,
+                num_hit_blocks=600, read_bytes=9 << 30, written_bytes=4 << 30,
+                read_bytes_per_second=250e6, written_bytes_per_second=1e6,
+            ),
+            tier(tier=kv_pb2.KV_TIER_SSD, used_bytes=512, capacity_bytes=8 << 40, num_hit_blocks=150),
+        ],
+        num_requested_blocks=1000, num_missed_blocks=250, num_pulled_blocks=7, num_corrupt_blocks=1,
+        evictions={"superseded": 20, "density": 300},
+        top_programs=[kvpool_pb2.ProgramBytes(program_id="fix-issue-42", num_bytes=1 << 30)],
+        speeds=kvpool_pb2.PoolSpeeds(load=5e9, ssd_read=1e9),
+        num_leases=3, num_reservations=2, retention="density",
+    )  # fmt: skip
+    status.tiers.add(tier=99)  # pyright: ignore[reportArgumentType]  # of a newer cluster
+    return status
+
+
 class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
     """Calls take the next of `answers`; when there is none they echo the last message."""
 
@@ -48,6 +71,8 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         self.refusal: Failure | None = None
         """What everything except calls fails with."""
         self.listed: list[scheduler_pb2.ListProgramsRequest] = []
+        self.pools = [pool()]
+        self.roles: list[scheduler_pb2.SetWorkerRoleRequest] = []
 
     async def Chat(self, request: gateway_pb2.ChatRequest, context: Context) -> AsyncIterator[gateway_pb2.ChatResponse]:
         self.calls.append(request)
@@ -97,6 +122,7 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         await self._refuse(context)
         worker = scheduler_pb2.WorkerStatus(address="127.0.0.1:9", num_placed=12)
         worker.description.worker_id, worker.description.model, worker.description.engine = "worker-1", "tiny", "vllm"
+        worker.description.role, worker.description.pool_id = kv_pb2.WORKER_ROLE_DECODE, "host-a"
         worker.load.num_running, worker.load.kv_usage = 8, 0.5
         worker.load.prompt_tokens, worker.load.cached_tokens = 100, 25
         return scheduler_pb2.ListWorkersResponse(workers=[worker])
@@ -109,6 +135,19 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         program = scheduler_pb2.ProgramStatus(program_id="fix-issue-42", num_finished=3, service_seconds=1.5)
         program.started.seconds, program.ended.seconds = 1_700_000_000, 1_700_000_010
         return scheduler_pb2.ListProgramsResponse(programs=[program])
+
+    async def ListPools(
+        self, request: scheduler_pb2.ListPoolsRequest, context: Context
+    ) -> scheduler_pb2.ListPoolsResponse:
+        await self._refuse(context)
+        return scheduler_pb2.ListPoolsResponse(pools=self.pools)
+
+    async def SetWorkerRole(
+        self, request: scheduler_pb2.SetWorkerRoleRequest, context: Context
+    ) -> scheduler_pb2.SetWorkerRoleResponse:
+        await self._refuse(context)
+        self.roles.append(request)
+        return scheduler_pb2.SetWorkerRoleResponse()
 
     async def _refuse(self, context: Context) -> None:
         if self.refusal is not None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from dataclasses import dataclass
 
+from legato.v1 import kv_pb2
 from services.common.errors import Failure, Reason
 from tests.sdk.fake_gateway import FakeGateway, Pause, finish
 
@@ -82,12 +83,51 @@ async def test_workers_models_and_programs_are_tables(address: str) -> None:
         *(legato(address, name) for name in ("workers", "models", "programs"))
     )
     assert workers.out.splitlines() == [
-        "WORKER    MODEL  ENGINE  ADDRESS      PLACED  RUNNING  WAITING   KV  CACHED  STATE",
-        "worker-1  tiny   vllm    127.0.0.1:9      12        8        0  50%     25%  serving",
+        "WORKER    MODEL  ENGINE  ROLE    ADDRESS      PLACED  RUNNING  WAITING   KV  CACHED  STATE",
+        "worker-1  tiny   vllm    decode  127.0.0.1:9      12        8        0  50%     25%  serving",
     ]
     assert models.out.splitlines() == ["MODEL  CONTEXT  WORKERS", "tiny      4096        2"]
     row = programs.out.splitlines()[1].split()
     assert row == ["fix-issue-42", "ended", "10.0s", "0", "0", "3", "0", "1.50s", "0.00s", "0", "0%"]
+
+
+POOLS = """\
+POOL    TIER    USED    SIZE  BLOCKS  HITS  READ/S  WRITTEN/S
+host-a  dram  1.5GiB  2.0GiB    1500   60%  238MiB     977KiB
+host-a  ssd     512B  8.0TiB       0   15%      0B         0B
+
+POOL    RETENTION  ASKED  MISSED  PULLED  CORRUPT  LEASES  STORES  LOAD/S   SSD/S  PULL/S
+host-a  density     1000     25%       7        1       3       2  4.7GiB  954MiB      0B
+
+POOL    EVICTED AS  BLOCKS
+host-a  density        300
+host-a  superseded      20
+
+POOL    PROGRAM         KEPT
+host-a  fix-issue-42  1.0GiB
+"""
+
+
+async def test_pools_are_tables(address: str) -> None:
+    outcome = await legato(address, "kv")
+    assert outcome == Outcome(0, POOLS, "")
+
+
+async def test_where_there_is_no_pool_there_is_one_heading(address: str, gateway: FakeGateway) -> None:
+    gateway.pools.clear()
+    outcome = await legato(address, "kv")
+    assert outcome == Outcome(0, "POOL  TIER  USED  SIZE  BLOCKS  HITS  READ/S  WRITTEN/S\n", "")
+
+
+async def test_the_role_of_a_worker_can_be_changed(address: str, gateway: FakeGateway) -> None:
+    changed, unknown = await asyncio.gather(
+        legato(address, "workers", "role", "worker-1", "prefill"),
+        legato(address, "workers", "role", "worker-1", "none"),
+    )
+    assert changed == Outcome(0, "", "")
+    [request] = gateway.roles
+    assert (request.worker_id, request.role) == ("worker-1", kv_pb2.WORKER_ROLE_PREFILL)
+    assert unknown.code == 2
 
 
 async def test_lists_can_be_json(address: str, gateway: FakeGateway) -> None:

@@ -12,7 +12,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # importing torch and vLLM warns of their own affairs
 ]
 
-PARAMETERS = {
+_CONNECTOR = "vllm.distributed.kv_transfer.kv_connector.v1.base"
+
+PARAMETERS: dict[str, set[str]] = {
     "vllm.v1.engine.async_llm:AsyncLLM.from_vllm_config": {"vllm_config", "stat_loggers", "disable_log_stats"},
     "vllm.v1.engine.async_llm:AsyncLLM.generate": {"prompt", "sampling_params", "request_id", "priority"},
     "vllm.v1.engine.async_llm:AsyncLLM.shutdown": {"timeout"},
@@ -34,6 +36,33 @@ PARAMETERS = {
     },
     "vllm.parser.abstract_parser:Parser.adjust_request": {"request"},
     "vllm.parser.abstract_parser:Parser.count_reasoning_tokens": {"token_ids"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.__init__": {"vllm_config", "role", "kv_cache_config"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.set_xfer_handshake_metadata_pp_aware": {"metadata"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.get_handshake_metadata": set(),
+    f"{_CONNECTOR}:KVConnectorBase_V1.bind_gpu_block_pool": {"gpu_block_pool"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.on_new_request": {"request"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.get_num_new_matched_tokens": {"request", "num_computed_tokens"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.update_state_after_alloc": {"request", "blocks", "num_external_tokens"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.build_connector_meta": {"scheduler_output"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.update_connector_output": {"connector_output"},
+    f"{_CONNECTOR}:SupportsHMA.request_finished_all_groups": {"request", "block_ids"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.has_pending_block_frees": set(),
+    f"{_CONNECTOR}:KVConnectorBase_V1.reset_cache": set(),
+    f"{_CONNECTOR}:KVConnectorBase_V1.register_kv_caches": {"kv_caches"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.handle_preemptions": {"kv_connector_metadata"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.start_load_kv": {"forward_context"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.wait_for_save": set(),
+    f"{_CONNECTOR}:KVConnectorBase_V1.get_finished": {"finished_req_ids"},
+    f"{_CONNECTOR}:KVConnectorBase_V1.get_block_ids_with_load_errors": set(),
+    f"{_CONNECTOR}:KVConnectorBase_V1.build_connector_worker_meta": set(),
+    f"{_CONNECTOR}:KVConnectorBase_V1.get_kv_connector_stats": set(),
+    "vllm.v1.core.block_pool:BlockPool.touch": {"blocks"},
+    "vllm.v1.core.block_pool:BlockPool.free_blocks": {"ordered_blocks"},
+    "vllm.v1.core.block_pool:BlockPool.get_num_free_blocks": set(),
+    "vllm.v1.core.kv_cache_manager:KVCacheBlocks.get_block_ids": set(),
+    "vllm.v1.core.sched.output:KVConnectorBlockState.get_block_ids": {"req_id"},
+    "vllm.v1.attention.backends.cpu_attn:_get_attn_isa": {"dtype", "block_size", "head_size"},
+    "vllm.config:get_layers_from_vllm_config": {"vllm_config", "layer_type", "layer_names"},
 }
 
 FIELDS = {
@@ -42,6 +71,7 @@ FIELDS = {
         "num_waiting_reqs",
         "num_skipped_waiting_reqs",
         "kv_cache_usage",
+        "kv_connector_stats",
     },
     "vllm.v1.metrics.stats:RequestStateStats": {"queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts"},
     "vllm.v1.metrics.stats:FinishedRequestStats": {"num_prompt_tokens", "num_cached_tokens", "prefill_time"},
@@ -49,7 +79,27 @@ FIELDS = {
     "vllm.config.kv_events:KVEventsConfig": {"enable_kv_cache_events", "publisher", "endpoint"},
     "vllm.config.structured_outputs:StructuredOutputsConfig": {"backend", "disable_any_whitespace"},
     "vllm.sampling_params:StructuredOutputsParams": {"json", "json_object", "regex", "grammar", "choice"},
+    "vllm.config:KVTransferConfig": {
+        "kv_connector",
+        "kv_connector_module_path",
+        "kv_role",
+        "kv_load_failure_policy",
+        "kv_connector_extra_config",
+    },
+    "vllm.v1.core.sched.output:SchedulerOutput": {
+        "scheduled_new_reqs",
+        "scheduled_cached_reqs",
+        "num_scheduled_tokens",
+        "preempted_req_ids",
+        "kv_connector_block_state",
+    },
+    "vllm.v1.core.sched.output:NewRequestData": {"req_id", "num_computed_tokens"},
+    "vllm.v1.core.sched.output:CachedRequestData": {"req_ids", "num_computed_tokens", "new_block_ids"},
+    "vllm.v1.outputs:KVConnectorOutput": {"finished_sending", "finished_recving", "kv_connector_worker_meta"},
+    "vllm.v1.kv_cache_interface:KVCacheConfig": {"kv_cache_groups", "kv_cache_layout", "hash_block_size"},
+    "vllm.v1.kv_cache_interface:KVCacheGroupSpec": {"layer_names", "kv_cache_spec"},
     "vllm.engine.arg_utils:AsyncEngineArgs": {
+        "kv_transfer_config",
         "kv_cache_memory_bytes",
         "scheduling_policy",
         "prefix_caching_hash_algo",
@@ -100,6 +150,39 @@ def test_kv_events_carry_integers() -> None:
         lambda stored, removed, reset: told.append((list(stored), list(removed), reset)),
     )
     assert told == [([1, 2**64 - 1], [2], False), ([], [], True)]
+
+
+def test_the_connector_has_what_vllm_asks_of_one() -> None:
+    from vllm.distributed.kv_transfer.kv_connector.v1 import supports_hma
+    from vllm.utils.func_utils import supports_kw
+
+    from services.worker.kv_connector import LegatoConnector
+
+    assert not LegatoConnector.__abstractmethods__
+    assert supports_hma(LegatoConnector)
+    assert supports_kw(LegatoConnector, "kv_cache_config")
+
+
+def test_a_request_has_what_the_connector_reads() -> None:
+    from vllm import SamplingParams
+    from vllm.v1.core.kv_cache_utils import KVCacheBlock
+    from vllm.v1.request import Request
+
+    params = SamplingParams(extra_args={"kv_transfer_params": {"program_id": "p"}})
+    request = Request("r", [1, 2, 3], params, None)
+    assert (request.request_id, request.num_tokens, request.num_prompt_tokens) == ("r", 3, 3)
+    assert (request.num_computed_tokens, list(request.block_hashes)) == (0, [])
+    assert request.kv_transfer_params == {"program_id": "p"}
+    block = KVCacheBlock(7)
+    assert (block.block_id, block.ref_cnt, block.block_hash) == (7, 0, None)
+
+
+def test_lost_blocks_are_computed_again() -> None:
+    """Only plain attention in one group can be told block by block what was not loaded."""
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, MLAAttentionSpec, SlidingWindowSpec
+
+    assert issubclass(MLAAttentionSpec, FullAttentionSpec)
+    assert not issubclass(SlidingWindowSpec, FullAttentionSpec)
 
 
 def _find(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from legato.v1 import call_pb2, worker_pb2, worker_pb2_grpc
+from legato.v1 import call_pb2, kv_pb2, worker_pb2, worker_pb2_grpc
 from services.common import registry, rpc
 from services.common.config import ClusterSection, RegistrySection
 from services.common.errors import Reason
@@ -69,18 +69,20 @@ def output(offset: int, *token_ids: int, text: str = "") -> worker_pb2.CallOutpu
     return worker_pb2.CallOutput(offset=offset, token_ids=token_ids, text=text)
 
 
-def start(slot: int) -> worker_pb2.GenerateRequest:
-    return worker_pb2.GenerateRequest(start=worker_pb2.StartCall(slot=slot, prompt_token_ids=[1, 2, 3]))
+def start(slot: int, **fields: Any) -> worker_pb2.GenerateRequest:
+    return worker_pb2.GenerateRequest(start=worker_pb2.StartCall(slot=slot, prompt_token_ids=[1, 2, 3], **fields))
 
 
 @asynccontextmanager
-async def worker(engine: FakeEngine, drain_seconds: float = 0.0) -> AsyncGenerator[tuple[str, Registry]]:
+async def worker(
+    engine: FakeEngine, drain_seconds: float = 0.0, **section: Any
+) -> AsyncGenerator[tuple[str, Registry]]:
     """Address of a worker over the engine, and the registry that it is in."""
     async with serve_embedded() as endpoint:
         settings = Settings(
             cluster=ClusterSection(drain_seconds=drain_seconds),
             registry=RegistrySection(endpoints=(endpoint,)),
-            worker=WorkerSection(engine="simulated"),
+            worker=WorkerSection(engine="simulated", **section),
         )
         async with (
             registry.connect(settings.registry, settings.cluster.name) as members,
@@ -90,9 +92,9 @@ async def worker(engine: FakeEngine, drain_seconds: float = 0.0) -> AsyncGenerat
 
 
 @asynccontextmanager
-async def serving(engine: FakeEngine) -> AsyncGenerator[tuple[Stub, Registry]]:
+async def serving(engine: FakeEngine, **section: Any) -> AsyncGenerator[tuple[Stub, Registry]]:
     """A stub of such a worker."""
-    async with worker(engine) as (address, members), rpc.channel(address) as channel:
+    async with worker(engine, **section) as (address, members), rpc.channel(address) as channel:
         yield worker_pb2_grpc.WorkerServiceStub(channel), members
 
 
@@ -161,6 +163,55 @@ async def test_a_watcher_first_hears_everything_and_then_what_changed() -> None:
         second = await news(watch)
         assert (list(second.cache.stored), list(second.cache.removed), second.cache.reset) == ([4], [1], False)
         assert not second.HasField("description")
+
+
+async def test_what_is_said_of_kv_reaches_the_engine_as_it_is() -> None:
+    engine = FakeEngine()
+    plan = kv_pb2.KVPlan(handle=kv_pb2.KVHandle(namespace_id="n", tip=7, num_blocks=3), hand_off=True)
+    async with asyncio.timeout(SECONDS), serving(engine) as (stub, _):
+        stream = stub.Generate()
+        await stream.write(start(1, kv=plan))
+        assert (await engine.started.get()).start.kv == plan
+
+
+async def test_its_role_can_change_while_calls_run() -> None:
+    engine = FakeEngine()
+    async with asyncio.timeout(SECONDS), serving(engine, role="prefill") as (stub, _):
+        watch, stream = stub.Watch(worker_pb2.WatchRequest()), stub.Generate()
+        first = (await news(watch)).description
+        assert first.role == kv_pb2.WORKER_ROLE_PREFILL
+        await stream.write(start(1))
+        call = await engine.started.get()
+        await stub.SetRole(worker_pb2.SetRoleRequest(role=kv_pb2.WORKER_ROLE_DECODE))
+        changed = await news(watch)
+        assert changed.description.role == kv_pb2.WORKER_ROLE_DECODE
+        assert (changed.description.worker_id, changed.HasField("cache")) == (first.worker_id, False)
+        described = (await stub.Describe(worker_pb2.DescribeRequest())).description
+        assert described == changed.description
+        engine.there.on_cache([1], [], False)
+        assert not (await news(watch)).HasField("description")
+        engine.step((call.key, finished(call_pb2.FINISH_REASON_STOP)))
+        assert (await batch(stream)).outputs[0].finish.reason == call_pb2.FINISH_REASON_STOP
+        assert engine.aborted.empty()
+
+
+async def test_no_role_is_both_and_an_unknown_one_is_refused() -> None:
+    async with asyncio.timeout(SECONDS), serving(FakeEngine(), role="prefill") as (stub, _):
+        await stub.SetRole(worker_pb2.SetRoleRequest())
+        unknown: Any = 99
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.SetRole(worker_pb2.SetRoleRequest(role=unknown))
+        failure = rpc.failure_from(refused.value)
+        assert (failure.reason, failure.field) == (Reason.INVALID_ARGUMENT, "role")
+        description = (await stub.Describe(worker_pb2.DescribeRequest())).description
+        assert description.role == kv_pb2.WORKER_ROLE_BOTH
+
+
+async def test_a_watcher_that_has_heard_nothing_yet_hears_of_the_role_too() -> None:
+    watcher = Watcher(worker_pb2.WatchResponse(description=worker_pb2.WorkerDescription(worker_id="w")))
+    watcher.describe(worker_pb2.WorkerDescription(worker_id="w", role=kv_pb2.WORKER_ROLE_PREFILL))
+    told = [(await watcher.take()).description.role for _ in range(2)]
+    assert told == [kv_pb2.WORKER_ROLE_UNSPECIFIED, kv_pb2.WORKER_ROLE_PREFILL]
 
 
 @pytest.mark.parametrize("method", ["Watch", "Generate"])

@@ -134,6 +134,25 @@ def test_the_next_turn_finds_prompt_and_output_of_the_last_one() -> None:
     assert bench.ended[2].cached_tokens == 20
 
 
+@pytest.mark.parametrize(("brought", "chunks"), [(0, 3), (12, 2), (32, 1), (40, 1), (999, 1)])
+def test_what_is_brought_is_not_computed_but_for_the_last_token(brought: int, chunks: int) -> None:
+    bench = Bench(shape(), step_seconds=1.0)
+    bench.submit(1, prompt=40, output=3, hashes=hashes(1, 43), brought_tokens=brought)
+    bench.run()
+    assert bench.times(1) == [chunks, chunks + 1, chunks + 2]
+    assert bench.ended[1].cached_tokens == min(brought, 36)
+    assert bench.cached == set(hashes(1, 42))
+
+
+def test_a_preempted_call_is_brought_again() -> None:
+    bench = Bench(shape(num_blocks=10), step_seconds=1.0)
+    for key in (1, 2):
+        bench.submit(key, prompt=8, output=20, brought_tokens=8)
+    bench.run()
+    assert [bench.ended[key].num_preemptions for key in (1, 2)] == [0, 1]
+    assert bench.tokens == {1: 20, 2: 20}
+
+
 def test_calls_that_run_together_share_a_prefix() -> None:
     bench = Bench(shape(num_blocks=12, budget=64), step_seconds=1.0)
     bench.submit(1, prompt=20, output=9, hashes=hashes(1, 20))
@@ -245,7 +264,9 @@ def test_counters_say_how_fast_the_engine_is() -> None:
     assert counters.num_running == counters.num_waiting == 0
 
 
-CALLS = st.tuples(st.integers(1, 60), st.integers(1, 30), st.integers(0, 3), st.integers(-1, 1), st.integers(1, 5))
+CALLS = st.tuples(
+    st.integers(1, 60), st.integers(1, 30), st.integers(0, 3), st.integers(-1, 1), st.integers(1, 5), st.integers(0, 15)
+)
 ACTIONS = st.one_of(
     st.tuples(st.just("submit"), CALLS),
     st.tuples(st.just("abort"), st.integers(0, 20)),
@@ -262,10 +283,11 @@ def test_whatever_happens_every_call_ends_once(
     plans: dict[int, int] = {}
     for what, argument in actions:
         if isinstance(argument, tuple):
-            prompt, output, name, priority, interval = argument
+            prompt, output, name, priority, interval, brought = argument
+            more = {"priority": priority, "interval": interval, "brought_tokens": brought * BLOCK}
             plans[len(plans)] = output
             names = hashes(name, prompt + output)
-            bench.submit(len(plans) - 1, prompt, output, names, priority=priority, interval=interval)
+            bench.submit(len(plans) - 1, prompt, output, names, **more)
         elif what == "abort":
             bench.abort(int(argument))
         else:

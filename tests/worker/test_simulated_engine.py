@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from legato.v1 import call_pb2, worker_pb2
+from legato.v1 import call_pb2, kv_pb2, worker_pb2
 from services.common.block_hash import block_hashes
 from services.common.clock import VirtualClock
 from services.worker import tiny_model
@@ -101,11 +101,12 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @asynccontextmanager
-async def staged(model_path: str, *, kv_tokens: int = 4096, **worker: Any) -> AsyncGenerator[Stage]:
+async def staged(model_path: str, *, kv_tokens: int = 4096, pool_id: str = "", **worker: Any) -> AsyncGenerator[Stage]:
     section = WorkerSection(engine="simulated", model_path=model_path, block_size=BLOCK, **worker)
     clock, audience = VirtualClock(), Audience()
-    engine = SimulatedEngine(section, SimulatedSection(kv_tokens=kv_tokens), clock)
+    engine = SimulatedEngine(section, SimulatedSection(kv_tokens=kv_tokens, pool_id=pool_id), clock)
     description = await engine.start(audience)
+    assert (description.pool_id, description.kv_block_bytes > 0) == (pool_id, bool(pool_id))
     assert description.num_blocks == kv_tokens // BLOCK
     assert description.max_model_len <= kv_tokens
     yield Stage(engine, clock, audience)
@@ -174,6 +175,43 @@ async def test_a_resumed_call_goes_on_where_it_was(model_path: str, num_resumed:
         usage = stage.audience.finish(rest).usage
         assert (usage.prompt_tokens, usage.completion_tokens) == (90, 25)
         assert stage.audience.finish(rest).reason == call_pb2.FINISH_REASON_LENGTH
+
+
+@pytest.mark.parametrize("num_resumed", [0, 1, 12])
+async def test_of_a_prefill_there_is_one_token_and_the_rest_elsewhere(model_path: str, num_resumed: int) -> None:
+    async with staged(model_path) as stage:
+        prompt, fields = list(range(90)), {"sampling": sampling(max_tokens=25, ignore_eos=True)}
+        whole = stage.run(prompt, **fields)
+        ids, plan = stage.audience.ids(whole), kv_pb2.KVPlan(hand_off=True)
+        known = [*prompt, *ids[:num_resumed]]
+        first = stage.run(known, num_resumed_tokens=num_resumed, kv=plan, **fields)
+        assert stage.audience.ids(first) == ids[num_resumed : num_resumed + 1]
+        assert stage.audience.finish(first).reason == call_pb2.FINISH_REASON_LENGTH
+        rest = stage.run([*prompt, *ids[: num_resumed + 1]], num_resumed_tokens=num_resumed + 1, **fields)
+        assert stage.audience.ids(rest) == ids[num_resumed + 1 :]
+        assert stage.audience.finish(rest).reason == stage.audience.finish(whole).reason
+        assert stage.audience.finish(rest).usage.cached_tokens >= 80  # the same engine prefilled it
+
+
+async def test_a_prefill_that_gives_all_of_the_output_ends_the_call(model_path: str) -> None:
+    async with staged(model_path) as stage:
+        prompt, fields = list(range(90)), {"sampling": sampling(stop_token_ids=range(100_000))}
+        whole = stage.run(prompt, **fields)
+        prefill = stage.run(prompt, kv=kv_pb2.KVPlan(hand_off=True), **fields)
+        assert stage.audience.ids(prefill) == stage.audience.ids(whole)
+        assert stage.audience.finish(prefill).reason == call_pb2.FINISH_REASON_STOP
+
+
+@pytest.mark.parametrize(("pool_id", "cached"), [("host-a", 80), ("", 0)])
+async def test_what_a_plan_names_is_there_where_a_pool_is_imagined(model_path: str, pool_id: str, cached: int) -> None:
+    async with staged(model_path, pool_id=pool_id) as stage:
+        plan = kv_pb2.KVPlan(handle=kv_pb2.KVHandle(num_blocks=5))
+        key = stage.run(range(90), kv=plan, sampling=sampling(max_tokens=25, ignore_eos=True))
+        assert stage.audience.finish(key).usage.cached_tokens == cached
+        again = stage.run(range(90), kv=plan, sampling=sampling(max_tokens=25, ignore_eos=True))
+        assert stage.audience.finish(again).usage.cached_tokens == 80
+        assert stage.audience.ids(again) == stage.audience.ids(key)
+        assert stage.audience.load.kv_usage == 0
 
 
 async def test_a_tool_call_streams_its_arguments(model_path: str) -> None:

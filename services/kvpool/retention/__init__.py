@@ -15,8 +15,14 @@ class Policy(Protocol):
     """Ranks."""
 
     def rank(self, segment: Segment, now: float, pressure: Pressure) -> float:
-        """Worth of keeping the segment, higher is better. Ties go by `last_used`, the older first."""
+        """Worth of keeping the segment: 0 is none, higher is better. Ties go by `last_used`, the older first."""
         ...
+
+
+def selective(policy: Policy) -> bool:
+    """Whether what ranks below all that would have to leave for it is not stored at all (`selective = True` in the
+    policy's class); otherwise what is new is always stored."""
+    return bool(getattr(policy, "selective", False))
 
 
 def names() -> list[str]:

@@ -35,6 +35,10 @@ class Call:
     def generated(self) -> int:
         return self.num_tokens - self.submitted.prompt_tokens
 
+    def brought_tokens(self, block_size: int) -> int:
+        """Tokens whose KV can be brought: whole blocks, and at least one token is left to compute."""
+        return min(self.submitted.brought_tokens, (self.num_tokens - 1) // block_size * block_size)
+
     def set_alarm(self) -> None:
         """After a report or a new block: see to it at the next report, at the end, or when its blocks are full."""
         alarm = self.submitted.prompt_tokens + self.next_output

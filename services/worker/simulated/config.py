@@ -15,6 +15,9 @@ class SimulatedSection(Section):
     """Simulated seconds in a second; 1: real time."""
     kv_tokens: int = Field(default=0, ge=0)
     """Capacity of the KV cache in tokens; 0: the profile's."""
+    pool_id: str = ""
+    """Name of a KV pool ([kvpool] name) that the engine pretends to use: it keeps nothing there and has whatever KV a
+    placement's plan names at once. Empty: none, and no worker hands calls over."""
     mean_output_tokens: float = Field(default=128.0, gt=0)
     """Mean length of an output that nothing else bounds."""
 

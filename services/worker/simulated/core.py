@@ -188,6 +188,7 @@ class Core:
                 self._stuck = (call, self._pool.num_free)
                 return
             heapq.heappop(self._waiting)
+            cached = max(cached, call.brought_tokens(self._shape.block_size))
             call.num_computed = cached
             self._prefilling[call.key] = call
             if call.started_at is None:

@@ -89,7 +89,7 @@ class SimulatedEngine:
         budget = max(worker.max_num_batched_tokens, worker.max_num_seqs)
         shape = Shape(num_blocks, worker.block_size, worker.max_num_seqs, budget, self._simulated.speed)
         self._driver = Driver(Core(shape, profile.step_seconds), self._clock, self._perform)
-        return worker_pb2.WorkerDescription(
+        description = worker_pb2.WorkerDescription(
             model=worker.model,
             model_path=worker.model_path,
             engine="simulated",
@@ -100,6 +100,11 @@ class SimulatedEngine:
             block_size=worker.block_size,
             num_blocks=num_blocks,
         )
+        if self._simulated.pool_id:
+            description.pool_id = self._simulated.pool_id
+            description.kv_namespace_id = f"simulated/{worker.model}/{self._simulated.profile}/{worker.block_size}"
+            description.kv_block_bytes = profile.kv_bytes_per_token * worker.block_size
+        return description
 
     async def run(self) -> None:
         await self._death
@@ -114,6 +119,8 @@ class SimulatedEngine:
         except Failure as failure:
             self._defer([_refusal(call.key, failure.reason, failure.message)])
             return
+        if start.kv.hand_off:
+            tokens.cut(plan, resumed + 1)
         num_logprobs = start.sampling.logprobs if start.sampling.HasField("logprobs") else None
         live = self._live[call.key] = _Live(plan, num_prompt, resumed, resumed, num_logprobs)
         left = plan.ids[resumed:]
@@ -122,7 +129,8 @@ class SimulatedEngine:
             return
         hashes = self._hashes.of(known + array("I", left), start.cache_salt)
         interval = max(start.stream_interval, 1)
-        self._feed(Submitted(call.key, len(known), len(left), hashes, start.priority, interval))
+        brought = start.kv.handle.num_blocks * self._worker.block_size if self._simulated.pool_id else 0
+        self._feed(Submitted(call.key, len(known), len(left), hashes, start.priority, interval, brought))
 
     def abort(self, key: int) -> None:
         self._feed(Aborted(key))

@@ -34,6 +34,9 @@ class Submitted:
     """Smaller first; equal ones in order of arrival."""
     interval: int = 1
     """Report after so many tokens; the first and the last are reported at once."""
+    brought_tokens: int = 0
+    """The beginning of the prompt whose KV comes from elsewhere when the call runs, if it is not cached: whole blocks.
+    It takes no time: beside the prefill that it saves it is short."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,15 @@ def plan(
         planned = _prose(start.sampling, vocabulary, choices, limit, mean_tokens)
     if planned.tool is None:
         _apply_stops(planned, start.sampling)
+    cut(planned, limit)
+    return planned
+
+
+def cut(planned: Plan, limit: int) -> None:
+    """End the output at that many tokens if it is longer."""
     if len(planned.ids) > limit:
         del planned.ids[limit:], planned.pieces[limit:]
         planned.finish, planned.stop = call_pb2.FINISH_REASON_LENGTH, ""
-    return planned
 
 
 def logprobs(planned: Plan, begin: int, end: int, num_top: int, vocabulary: Vocabulary) -> list[call_pb2.TokenLogprob]:

@@ -1,17 +1,20 @@
 """From settings to vLLM's configuration."""
 
-from vllm.config import VllmConfig
+from vllm.config import KVTransferConfig, VllmConfig
 from vllm.config.kv_events import KVEventsConfig
 from vllm.config.structured_outputs import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 
+from services.common.config import KVPoolSection
 from services.worker.config import WorkerSection
+from services.worker.kv.config import connector_config
+from services.worker.kv.namespace import identity
 from services.worker.vllm_engine.environment import on_cpu
 
 CPU_KV_CACHE_BYTES = 128 * 1024 * 1024
 
 
-def configuration(section: WorkerSection, events_endpoint: str) -> VllmConfig:
+def configuration(section: WorkerSection, kvpool: KVPoolSection, events_endpoint: str) -> VllmConfig:
     """Raises what vLLM raises when model and settings do not fit: ValueError, OSError."""
     cpu = on_cpu()
     arguments = AsyncEngineArgs(
@@ -38,4 +41,15 @@ def configuration(section: WorkerSection, events_endpoint: str) -> VllmConfig:
     )
     if section.max_model_len:
         arguments.max_model_len = section.max_model_len
-    return arguments.create_engine_config()
+    if kvpool.enabled:
+        arguments.kv_transfer_config = KVTransferConfig(
+            kv_connector="LegatoConnector",
+            kv_connector_module_path="services.worker.kv_connector",
+            kv_role="kv_both",
+            kv_load_failure_policy="recompute",
+        )
+    config = arguments.create_engine_config()
+    if config.kv_transfer_config is not None:
+        model, revision = identity(section.model_path, config.model_config.hf_config)
+        config.kv_transfer_config.kv_connector_extra_config = connector_config(kvpool, model, revision).extra()
+    return config

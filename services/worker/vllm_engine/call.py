@@ -17,6 +17,7 @@ from vllm.v1.metrics.stats import RequestStateStats
 
 from legato.v1 import call_pb2, worker_pb2
 from services.common.errors import Failure, Reason
+from services.worker.kv import params as kv_params
 from services.worker.vllm_engine import sampling
 from services.worker.vllm_engine.logprobs import token_logprobs
 from services.worker.vllm_engine.output import Delta, OutputParsers
@@ -39,7 +40,10 @@ class Call:
         tokenizer: TokenizerLike,
         defaults: dict[str, Any],
         max_model_len: int,
+        *,
+        pooled: bool = False,
     ) -> None:
+        """`pooled`: the engine has a connector to a KV pool."""
         _check_lengths(start, max_model_len)
         ids = list(start.prompt_token_ids)
         split = len(ids) - start.num_resumed_tokens
@@ -71,6 +75,11 @@ class Call:
             self._seam = self._decode(resumed)[len(told) :]
             self._feed(told, resumed, finished=False)
         self._output += [] if self._held else resumed
+        if pooled:
+            self.parameters.extra_args = {"kv_transfer_params": kv_params.pack(start)}
+        if start.kv.hand_off and not self._held:  # what is generated again is generated here to its end
+            self.parameters.max_tokens = 1
+            self.parameters.min_tokens = min(self.parameters.min_tokens, 1)
         self.input: TokensInput = tokens_input(ids, cache_salt=start.cache_salt or None)
         self.used_up = not self._held and _used_up(start)
         """Nothing is left to generate: earlier attempts came as far as max_tokens allows."""
@@ -80,7 +89,8 @@ class Call:
         completion = result.outputs[0]
         if completion.finish_reason == "error":
             raise Failure(Reason.INTERNAL, "the engine failed on this call")
-        self._num_cached = min(result.num_cached_tokens or 0, len(self._prompt))
+        num_failed = (result.kv_transfer_params or {}).get(kv_params.NUM_FAILED_TOKENS, 0)
+        self._num_cached = max(0, min(result.num_cached_tokens or 0, len(self._prompt)) - num_failed)
         self._stats = result.metrics or self._stats
         token_ids, text = list(completion.token_ids), self._seam + completion.text
         self._seam = ""

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,11 +23,13 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from legato.v1 import call_pb2, worker_pb2
+from legato.v1 import call_pb2, kv_pb2, worker_pb2
+from services.common.config import KVPoolSection
 from services.common.errors import Failure, Reason
 from services.common.process import exited
 from services.worker.config import WorkerSection
 from services.worker.engine import EngineCall, EngineDead, Listener, Output
+from services.worker.kv import params
 from services.worker.vllm_engine import arguments, environment
 from services.worker.vllm_engine.cache import CacheEvents
 from services.worker.vllm_engine.call import Call
@@ -34,6 +37,12 @@ from services.worker.vllm_engine.load import LoadLogger
 from services.worker.vllm_engine.output import OutputParsers
 
 _log = logging.getLogger(__name__)
+
+_ROLES = {
+    "both": kv_pb2.WORKER_ROLE_BOTH,
+    "prefill": kv_pb2.WORKER_ROLE_PREFILL,
+    "decode": kv_pb2.WORKER_ROLE_DECODE,
+}
 
 
 @dataclass(slots=True)
@@ -46,8 +55,8 @@ class _Live:
 class VllmEngine:
     """`Engine` over one AsyncLLM."""
 
-    def __init__(self, section: WorkerSection) -> None:
-        self._section = section
+    def __init__(self, section: WorkerSection, kvpool: KVPoolSection) -> None:
+        self._section, self._kvpool = section, kvpool
         self._events = CacheEvents()
         self._load = LoadLogger(self._on_load)
         self._listener: Listener | None = None
@@ -65,7 +74,7 @@ class VllmEngine:
 
     def load(self) -> None:
         """Start the EngineCore and load the model into it. Blocks for seconds."""
-        config = arguments.configuration(self._section, self._events.endpoint)
+        config = arguments.configuration(self._section, self._kvpool, self._events.endpoint)
         environment.choose_start_method()
         before = {child.pid for child in multiprocessing.active_children()}
         self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._load.factory], disable_log_stats=True)
@@ -81,11 +90,12 @@ class VllmEngine:
         self._defaults: dict[str, Any] = llm.model_config.get_diff_sampling_param()
         self._defaults.pop("max_tokens", None)
         self._socket = await self._stack.enter_async_context(self._events.subscribed())
-        await _warm_up(llm)
+        said = await _warm_up(llm, ask=self._kvpool.enabled)
         handler = cast("asyncio.Task[None] | None", cast(Any, llm).output_handler)  # vLLM types it by half
         assert handler is not None, "the first call starts it"
         handler.add_done_callback(lambda _: self._broken.set())
         self._listener = listener
+        self._pooled = bool(said)
         config = llm.vllm_config
         return worker_pb2.WorkerDescription(
             model=self._section.model,
@@ -97,6 +107,10 @@ class VllmEngine:
             max_num_batched_tokens=config.scheduler_config.max_num_batched_tokens,
             block_size=config.cache_config.block_size,
             num_blocks=config.cache_config.num_gpu_blocks or 0,
+            pool_id=(self._kvpool.name or socket.gethostname()) if said else "",
+            kv_namespace_id=said.get(params.NAMESPACE_ID, ""),
+            kv_block_bytes=said.get(params.BLOCK_BYTES, 0),
+            role=_ROLES[self._section.role],
         )
 
     async def run(self) -> None:
@@ -117,7 +131,8 @@ class VllmEngine:
     def submit(self, call: EngineCall) -> None:
         start = call.start
         try:
-            made = Call(start, self._parsers, self._tokenizer, self._defaults, self._engine.model_config.max_model_len)
+            longest = self._engine.model_config.max_model_len
+            made = Call(start, self._parsers, self._tokenizer, self._defaults, longest, pooled=self._pooled)
         except Failure as failure:
             self._tell(call.key, _refusal(start, failure))
             return
@@ -227,11 +242,15 @@ class VllmEngine:
             self._listener.on_load(load)
 
 
-async def _warm_up(llm: AsyncLLM) -> None:
-    """One token, so that the first call does not pay for what vLLM does on its first."""
-    parameters = SamplingParams(max_tokens=1, temperature=0)
-    async for _ in llm.generate(tokens_input([0]), parameters, "warm-up"):
-        pass
+async def _warm_up(llm: AsyncLLM, *, ask: bool) -> dict[str, Any]:
+    """One token, so that the first call does not pay for what vLLM does on its first. Returns what the connector
+    says of the engine's KV, if it is asked; nothing: this engine's KV is not shared."""
+    extra = {"kv_transfer_params": {params.DESCRIBE: True}} if ask else None
+    parameters = SamplingParams(max_tokens=1, temperature=0, extra_args=extra)
+    said: dict[str, Any] | None = None
+    async for result in llm.generate(tokens_input([0]), parameters, "warm-up"):
+        said = result.kv_transfer_params or said
+    return said or {}
 
 
 def _refusal(start: worker_pb2.StartCall, failure: Failure) -> worker_pb2.CallOutput:

@@ -20,6 +20,7 @@ _PRELOADED = (
     "vllm.model_executor.models.llama",
     "vllm.parser.abstract_parser",
     "vllm.v1.structured_output.backend_xgrammar",
+    "services.worker.kv_connector",
 )
 
 

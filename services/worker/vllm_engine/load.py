@@ -8,6 +8,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
 from legato.v1 import worker_pb2
+from services.worker import metrics
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class LoadLogger(StatLoggerBase):
             self.load.num_waiting = scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
             self.load.kv_usage = scheduler_stats.kv_cache_usage
             self.load.num_steps += 1
+            for what, amount in (scheduler_stats.kv_connector_stats or {}).items():
+                metrics.KV_TRANSFERS.labels(what).inc(amount)
         if iteration_stats is not None:
             self._add(iteration_stats)
         self._on_load(self.load)
