@@ -111,11 +111,11 @@ class SchedulerSide:
         if self._retention is not None:
             self._retention.make_room(request.num_tokens // self._block_size + 1, now)
         call = self._calls.get(request.request_id)
-        num_wanted = self._num_wanted(request)
-        if self._pool is None or call is None or not num_wanted:
+        if self._pool is None or call is None:
             return 0, False
+        num_wanted = self._num_wanted(request)
         held = num_computed // self._block_size
-        lookup = self._lookup(call, held, now)
+        lookup = self._lookup(call, held, now)  # the pool hears of a call by it, even of one without a full block
         if held >= num_wanted or lookup is None:
             call.found = None
             return 0, False
