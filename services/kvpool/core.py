@@ -58,7 +58,9 @@ class Core:
         costs: Costs,
         returns: Returns,
         limits: Limits | None = None,
+        life: str = "",
     ) -> None:
+        """`life` begins the ids of reservations, so that writers which outlive a pool do not meddle with the next."""
         limits = limits or Limits()
         self.limits = limits
         self.places = Places(Slots(dram_bytes, limits.align_bytes), Slots(ssd_bytes, limits.align_bytes))
@@ -74,7 +76,7 @@ class Core:
         shared = (limits, self.places, self.eviction)
         self.disk = Disk(*shared, self.namespaces, self._agenda, self.counts, self._actions, jobs)
         self.peers = Peers(*shared, self.counts, self._actions, jobs)
-        self.reservations = Reservations(*shared, self.programs, self._agenda, self.counts)
+        self.reservations = Reservations(*shared, self.programs, self._agenda, self.counts, life)
         self.leases = Leases(self.places, self._agenda)
         self.waits = Waits(self.leases, self._agenda, self.counts, self._actions)
         self.readers = Readers(

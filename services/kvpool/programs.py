@@ -29,6 +29,10 @@ class Returns(Protocol):
         """Of the time until it comes back, when it leaves now; None: nothing is known."""
         ...
 
+    def gone(self, program: Program, now: float) -> None:
+        """The program will not come back."""
+        ...
+
     def began(self, thread: Thread, agent: str, now: float) -> None:
         """A call of the thread, by `agent`, begins; the thread is still as it was before. Sets `turns`."""
         ...
@@ -167,6 +171,7 @@ class Programs:
         """Forget the program and what is kept for it alone."""
         record = self._records.pop(program_id, None)
         if record is not None:
+            self._returns.gone(record.program, now)
             for chain in record.chains.values():
                 self._drop(chain, "released", now)
 

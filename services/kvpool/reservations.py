@@ -74,8 +74,10 @@ class Reservations:
         programs: Programs,
         agenda: Agenda[object],
         counts: Counts,
+        life: str,
     ) -> None:
         self.open: dict[str, Reservation] = {}
+        self._life = life
         self._limits = limits
         self._places = places
         self._eviction = eviction
@@ -92,7 +94,7 @@ class Reservations:
             return "", offsets
         chain = self._programs.chain(event.user, namespace.tree, now)
         reason = "released" if chain is None and event.user.program_id else ""
-        reservation = Reservation(f"r{next(self._ids)}", namespace, event.shard, chain, reason, [])
+        reservation = Reservation(f"{self._life}r{next(self._ids)}", namespace, event.shard, chain, reason, [])
         reservation.pin(namespace.tree.index.get(event.parent_hash))
         new = self._join(reservation, event, offsets)
         if new:

@@ -92,6 +92,8 @@ class Returns:
     def __init__(self, *, most_kinds: int = 1000, most_away: int = 256, prior_events: float = 0.3) -> None:
         self._returns = Intervals(most_kinds, most_away, prior_events)
         self._turns = Intervals(most_kinds, most_away, prior_events)
+        self._absences = Intervals(most_kinds, most_away, prior_events)
+        """Of whole programs: the same gaps would count twice among those of threads."""
 
     def began(self, thread: Thread, agent: str, now: float) -> None:
         """A call of the thread, by `agent`, begins."""
@@ -111,11 +113,17 @@ class Returns:
 
     def observe(self, program: Program, gap_seconds: float) -> None:
         """A program came back after so long: for whoever tells no threads apart."""
-        self._returns.close(_keys(program, program.agent, None), program.program_id, gap_seconds, happened=True)
+        self._absences.close(_keys(program, program.agent, None), program.program_id, gap_seconds, happened=True)
 
     def law(self, program: Program) -> Hazard:
         """Of the time from its `idle_since`, which is now, to its next call."""
-        return self._returns.open(_keys(program, program.agent, None), program.program_id, program.idle_since)
+        return self._absences.open(_keys(program, program.agent, None), program.program_id, program.idle_since)
+
+    def gone(self, program: Program, now: float) -> None:
+        """The program will not come back, and that is known now."""
+        if program.num_calls and not program.num_running:
+            keys = _keys(program, program.agent, None)
+            self._absences.close(keys, program.program_id, now - program.idle_since, happened=False)
 
     def _close(self, thread: Thread, now: float, *, happened: bool) -> None:
         keys = _keys(thread.program, thread.agent, thread.pace)

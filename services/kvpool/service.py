@@ -92,6 +92,7 @@ def _pool(section: KVPoolSection, memory: SharedArena, name: str) -> Pool:
         costs,
         Returns(),
         limits(section),
+        life=memory.arena_id,
     )
     return Pool(name, memory.arena_id, core, Speeds(costs))
 

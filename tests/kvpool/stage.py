@@ -55,7 +55,7 @@ class Gaps:
     """Remembers what it was told of returns."""
 
     observed: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
-    """Of programs."""
+    """Of programs; infinite: gone."""
     threads: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
     """Gaps; 0: left, infinite: ended."""
 
@@ -64,6 +64,9 @@ class Gaps:
 
     def law(self, program: Program) -> Law | None:
         return None
+
+    def gone(self, program: Program, now: float) -> None:
+        self.observed.append((program.program_id, inf))
 
     def began(self, thread: Thread, agent: str, now: float) -> None:
         if thread.num_calls and not thread.num_running:

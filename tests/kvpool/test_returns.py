@@ -106,6 +106,22 @@ def test_whole_programs_are_learned_too() -> None:
     assert returns.law(program).cdf(1.0) > before
 
 
+def test_programs_that_are_gone_are_not_waited_for_and_leave_what_threads_do_alone() -> None:
+    laws: list[Hazard] = []
+    threads: list[Hazard] = []
+    for num_gone in (0, 300):
+        life = Life()
+        for number in range(num_gone):
+            program = Program(f"gone{number}", num_calls=1, idle_since=float(number))
+            life.returns.law(program)
+            life.returns.gone(program, float(number))
+        program = Program("p", num_calls=1, idle_since=1e6)
+        laws.append(life.returns.law(program))
+        threads.append(life.call(life.thread("x"), 1e6, 1e6 + 1.0))
+    assert threads[0].cdf(10.0) == threads[1].cdf(10.0)
+    assert laws[1].cdf(10.0) == pytest.approx(laws[0].cdf(10.0), rel=0.01)
+
+
 def test_recomputing_costs_more_behind_a_long_prefix() -> None:
     costs = Costs()
     assert costs.recompute_seconds(0, 8192) == pytest.approx(0.65, rel=0.05)  # profiles.json: 12.6k tokens/s

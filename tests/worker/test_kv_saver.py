@@ -181,6 +181,26 @@ async def test_a_place_outside_of_the_arena_does_no_harm(bench: Bench) -> None:
     assert bench.saver.counts.dropped_blocks == 3
 
 
+async def test_nothing_is_written_when_the_reservation_may_have_lapsed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.saver, "_piece", 1)
+    now = [0.0]
+    monkeypatch.setattr("services.worker.kv.saver.time.monotonic", lambda: now[0])
+    bench.rows.may_copy.clear()
+    bench.saver.submit([save("a", 0, [1, 2])], None)
+    bench.saver.hold(["a"])
+    assert await asyncio.to_thread(bench.rows.copying.wait, 5)
+    bench.pool.arena[:] = 7
+    now[0] = 5.0  # the engine stood still for so long
+    bench.rows.may_copy.set()
+    await bench.released("a")
+    await bench.pool.until(lambda: bench.pool.num_aborted == 1)
+    second = next(block for (_, name), block in bench.pool.blocks.items() if name == key("a", 1))
+    assert (bench.pool.arena[second.offset : second.offset + SHARD_BYTES] == 7).all()
+    assert (bench.saver.counts.saved_blocks, bench.saver.counts.dropped_blocks) == (0, 2)
+
+
 async def test_silence_costs_one_deadline_and_is_noticed_to_be_over(bench: Bench) -> None:
     bench.pool.may_answer.clear()
     request = kvpool_pb2.AcquireRequest(namespace_id=bench.client.namespace_id)

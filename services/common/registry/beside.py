@@ -10,7 +10,8 @@ from typing import Any
 async def beside(work: Coroutine[Any, Any, object]) -> AsyncGenerator[None]:
     """Run `work` until the block is left. If it fails, the block is cancelled and the work's error raised.
 
-    A TaskGroup that raises the one error itself, so that callers need not expect groups.
+    A TaskGroup that raises the error itself, so that callers need not expect groups. On a starved event loop both may
+    have failed by the time that either is heard of: then the first error is raised, with the group as its cause.
     """
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -20,6 +21,5 @@ async def beside(work: Coroutine[Any, Any, object]) -> AsyncGenerator[None]:
             finally:
                 task.cancel()
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
+        first = group.exceptions[0]
+        raise first from (first.__cause__ if len(group.exceptions) == 1 else group)

@@ -1,7 +1,8 @@
 """Saves, by a thread of their own: the pool gives room, blocks are copied and their checksums committed.
 
 What is saved is a copy the engine can do without, so nothing waits for it: a full queue drops the newest save, a pool
-that does not answer loses those that were asked of it. A request's blocks are needed until its saves were copied or
+that does not answer loses those that were asked of it, and nothing is written after a reservation's time, for its room
+may be another's then. A request's blocks are needed until its saves were copied or
 dropped; `take_released` tells which of the held ones are so far. `flush` drops the saves of requests whose blocks are
 taken from them and waits for a copy of them that is under way, which is one piece.
 """
@@ -57,6 +58,8 @@ class _Queued:
     after: object
     ended: bool = False
     """Nobody needs its blocks any more."""
+    until: float = 0.0
+    """The pool has not given its room to others before this (time.monotonic)."""
 
 
 class Saver:
@@ -157,6 +160,8 @@ class Saver:
 
     def _run(self) -> None:
         while batch := self._next():
+            for queued in batch:
+                queued.until = time.monotonic() + self._reservation_seconds
             answers = [self._ask(queued.save) for queued in batch]
             for queued, answer in zip(batch, answers, strict=True):
                 try:
@@ -219,6 +224,7 @@ class Saver:
         begin = time.perf_counter()
         checksums = None if arena is None else self._copy(queued, arena, offsets, block_ids)
         if checksums is None:
+            self.counts.dropped_blocks += 0 if queued.ended else len(given)
             self._client.abort(answer.reservation_id)
             return
         copy_seconds = time.perf_counter() - begin
@@ -230,11 +236,11 @@ class Saver:
     def _copy(
         self, queued: _Queued, arena: kv.Arena, offsets: Sequence[int], block_ids: Sequence[int]
     ) -> list[int] | None:
-        """The checksums; None when the blocks were taken away meanwhile."""
+        """The checksums; None when the blocks were taken away meanwhile, or the reservation may have lapsed."""
         checksums: list[int] = []
         for start in range(0, len(offsets), self._piece):
             with self._changed:
-                if queued.ended:
+                if queued.ended or time.monotonic() >= queued.until:
                     return None
                 self._copying = queued
             end = start + self._piece

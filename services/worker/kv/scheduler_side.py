@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MOST_LOOKUPS = 3
-"""For one admission; then the request is computed."""
+"""That led to nothing, for one admission; then the request is computed."""
 _DECODED_AT_ONCE = 4
 """Blocks that a running request has filled with output before they are offered; the rest is when it finishes."""
 _PATIENCE_SECONDS = 0.1
@@ -226,6 +226,8 @@ class SchedulerSide:
         if lookup is not None and not (lookup.ended(now) and (num_held < lookup.num_held or lookup.lapsed(now))):
             return lookup
         if lookup is not None:
+            if call.found is not None:
+                call.num_lookups = 0  # vLLM was told and had no memory for it: that lasts as long as others' calls
             self._forget(call)
         if self._pool is None or call.num_lookups >= _MOST_LOOKUPS:
             return None
