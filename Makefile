@@ -8,7 +8,7 @@ ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install model demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv clean
+.PHONY: help install model demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ bench-scale: install model ## 2,000 programs on 40 simulated workers in real tim
 
 bench-kv: install model ## What the KV pool is worth: speeds, first tokens, cached share
 	$(BIN)/python -m bench.kv
+
+bench-retention: install ## Retention policies over real traces, beside the least possible cost (needs ../shared/traces)
+	$(BIN)/python -m bench.retention
 
 # The generator runs apart: its protobuf is older than the services' (docs/decisions/0003).
 PROTOC := PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python -m grpc_tools.protoc

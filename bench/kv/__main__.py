@@ -129,7 +129,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.kv", description="What the KV pool is worth")
     parser.add_argument("parts", nargs="*", default=list(_PARTS), help=f"of {', '.join(_PARTS)}; all")
     parser.add_argument("--model", default="models/tiny-llama")
-    parser.add_argument("--out", type=Path, default=Path("build/kv"))
+    parser.add_argument("--out", type=Path, default=Path("build/kv"), help="logs and kv.json")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(_PARTS):
         sys.exit(f"bench.kv: no part is called {', '.join(sorted(unknown))}; there are {', '.join(_PARTS)}")

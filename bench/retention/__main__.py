@@ -7,6 +7,7 @@ back (and belady is told as much); `undeclared` is the density when programs do 
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def main() -> None:
     chosen = [one for one in SETS if not arguments.sets or one.name in arguments.sets.split(",")]
     columns = arguments.policies.split(",") if arguments.policies else [*retention.names(), *REFERENCES]
     rows: list[dict[str, Any]] = []
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 200)  # the table is wide
     with Progress(console=console) as progress:
         task = progress.add_task("retention", total=len(chosen) * len(SHARES) * len(columns))
         for one in chosen:

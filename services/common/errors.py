@@ -34,6 +34,7 @@ class Reason(Enum):
     UNAUTHENTICATED = _Row("UNAUTHENTICATED", 401, "authentication_error")
     MODEL_NOT_FOUND = _Row("NOT_FOUND", 404, "not_found_error")
     PATH_NOT_FOUND = _Row("NOT_FOUND", 404, "not_found_error")
+    WORKER_NOT_FOUND = _Row("NOT_FOUND", 404, "not_found_error")
     METHOD_NOT_ALLOWED = _Row("UNIMPLEMENTED", 405, _BAD)
     CALL_EXISTS = _Row("ALREADY_EXISTS", 409, _BAD)
     LEASE_LOST = _Row("FAILED_PRECONDITION", 409, _BAD)

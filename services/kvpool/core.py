@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import assert_never
 
+from services.common.agenda import Agenda
 from services.common.errors import Reason
 from services.kvpool import events, invariants, report
 from services.kvpool.actions import (
@@ -27,7 +28,6 @@ from services.kvpool.actions import (
     Refuse,
     Status,
 )
-from services.kvpool.agenda import Agenda
 from services.kvpool.allocator import Slots
 from services.kvpool.changes import ChangeLog
 from services.kvpool.counts import Counts
@@ -126,8 +126,8 @@ class Core:
         return self._settle(now)
 
     def tick(self, now: float) -> list[Action]:
-        while (due := self._agenda.pop_due(now)) is not None:
-            match due:
+        while dues := self._agenda.pop_due(now, 1):  # one at a time: what is done for it may strike others
+            match due := dues[0]:
                 case Want():
                     self.waits.finish(due, now)
                 case Lease():

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import count
 from math import inf
 
+from services.common.agenda import Agenda
 from services.kvpool.actions import Action, DiskBlock, ReadDisk, WriteDisk
-from services.kvpool.agenda import Agenda
 from services.kvpool.counts import Counts
 from services.kvpool.events import DiskRead, DiskUnusable, DiskWritten
 from services.kvpool.eviction import Candidate, Eviction, Ranking, Stage, tail

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.kvpool.agenda import Agenda
+from services.common.agenda import Agenda
 from services.kvpool.namespace import Namespace
 from services.kvpool.places import DRAM, SSD, Hold, Places
 

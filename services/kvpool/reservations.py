@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from services.common.agenda import Agenda
 from services.kvpool.actions import NO_ROOM
-from services.kvpool.agenda import Agenda
 from services.kvpool.counts import Counts
 from services.kvpool.events import BeginStore
 from services.kvpool.eviction import Eviction

@@ -8,8 +8,8 @@ for blocks that workers store only as far as it expects them. What is there alre
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from services.common.agenda import Agenda
 from services.kvpool.actions import Action, AnswerAcquire, AnswerPeerRead
-from services.kvpool.agenda import Agenda
 from services.kvpool.counts import Counts
 from services.kvpool.leases import Lease, Leases
 from services.kvpool.places import DRAM, SSD

@@ -157,7 +157,9 @@ class Core:
         if event.completed:
             self._outputs.learn(call.program.tenant, call.agent, event.usage.completion_tokens)
         ran = call.worker_id and event.attempt in (0, call.attempt)
-        seconds = event.service_seconds or (now - call.placed_at if ran else 0.0)
+        seconds = now - call.placed_at if ran else 0.0
+        if event.service_seconds:  # of all attempts: a prefill that was handed off is counted already
+            seconds = max(0.0, event.service_seconds - call.served_seconds)
         call.program.charge(call, seconds, event.usage)
         self._forget(call, now)
 

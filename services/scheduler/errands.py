@@ -57,6 +57,7 @@ class Errands:
 
     async def run(self, stub: kvpool_pb2_grpc.KVPoolServiceStub) -> None:
         """Do what there is to do until cancelled."""
+        self._num_prefetching = 0  # what an earlier run left unfinished is over
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._release(stub), name=f"release programs at {self._pool_id}")
             while True:

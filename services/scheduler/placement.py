@@ -18,6 +18,7 @@ call is held for has room: a pass mostly walks over calls it has judged before.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from operator import itemgetter
 
 from services.scheduler.cache_index import CacheIndex
@@ -132,7 +133,11 @@ class _Pass:
             if (hold := call.hold) is None:
                 continue
             for way in Prospects(call, self._roster, idle, hold.hand_off, hold.found).ways():
-                if way.outlook.worker_id != hold.worker_id and not way.outlook.worker.avoided_by(call):
+                if (
+                    way.cost < inf
+                    and way.outlook.worker_id != hold.worker_id
+                    and not way.outlook.worker.avoided_by(call)
+                ):
                     moves.append((way.cost - hold.cost, i, len(moves), way))
         moved: set[int] = set()
         for _, i, _, way in sorted(moves):

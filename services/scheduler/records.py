@@ -60,6 +60,7 @@ class Program:
 
     def serve(self, call: Call, seconds: float) -> None:
         """A call of it got so many engine seconds."""
+        call.served_seconds += seconds
         self.executed_seconds += seconds
         call.inherited_seconds += seconds
         self.attained_seconds = max(self.attained_seconds, call.inherited_seconds)
@@ -127,6 +128,7 @@ class Call:
         "prompt_tokens",
         "queued_at",
         "restored",
+        "served_seconds",
         "shelved",
         "uncached_tokens",
         "waiting_since",
@@ -146,6 +148,8 @@ class Call:
         self.priority = event.priority
         self.arrived = now
         self.inherited_seconds = program.attained_seconds
+        self.served_seconds = 0.0
+        """Engine seconds that its program was charged for it."""
         self.expected_output = expected_output
         """Tokens that it will still generate."""
         self.generated_tokens = 0

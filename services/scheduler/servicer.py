@@ -93,7 +93,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
     ) -> scheduler_pb2.SetWorkerRoleResponse:
         report = self._leading().reports.get(request.worker_id)
         if report is None:
-            raise Failure(Reason.PATH_NOT_FOUND, f"there is no worker {request.worker_id!r}", "worker_id")
+            raise Failure(Reason.WORKER_NOT_FOUND, f"there is no worker {request.worker_id!r}", "worker_id")
         if request.role not in kv_pb2.WorkerRole.values():
             raise Failure(Reason.INVALID_ARGUMENT, f"role: {request.role} is none", "role")
         async with rpc.channel(report.address) as channel:

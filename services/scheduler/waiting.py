@@ -2,7 +2,7 @@
 
 from math import inf
 
-from services.scheduler.agenda import Agenda
+from services.common.agenda import Agenda
 from services.scheduler.events import CallKey
 from services.scheduler.expectation import DrainRate
 from services.scheduler.ordering import Ordering

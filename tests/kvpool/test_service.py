@@ -124,6 +124,18 @@ async def test_a_reservation_lapses_and_its_room_comes_back(attached: Worker) ->
     assert (await failure(attached.stub.Commit(request))).reason is Reason.LEASE_LOST
 
 
+async def test_a_writer_that_outlives_the_pool_does_not_meddle_with_the_next(start: Start) -> None:
+    async with start() as pool, worker(pool.socket) as attached:
+        old = await attached.begin(chain("a", 2))
+    async with start() as pool, worker(pool.socket) as attached:
+        new = await attached.begin(chain("b", 2))
+        await attached.stub.Abort(kvpool_pb2.AbortRequest(reservation_id=old.reservation_id))
+        request = kvpool_pb2.CommitRequest(reservation_id=old.reservation_id, checksums=[1, 2])
+        assert (await failure(attached.stub.Commit(request))).reason is Reason.LEASE_LOST
+        request.reservation_id = new.reservation_id
+        await attached.stub.Commit(request)
+
+
 async def test_an_aborted_reservation_gives_its_room_back(attached: Worker) -> None:
     begun = await attached.begin(chain("a", 4))
     await attached.stub.Abort(kvpool_pb2.AbortRequest(reservation_id=begun.reservation_id))

@@ -1,9 +1,7 @@
 """Pools as processes, on one host and on two: a peer that is killed, frozen or cut off costs a bounded wait."""
 
 import json
-import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +12,9 @@ from typing import Any
 import pytest
 
 from tests.kvpool.node import NUM_BLOCKS, NUM_LENDABLE
+from tests.servers.netns import needs_namespaces, run
 
 WAIT_SECONDS = 60
-
-
-def needs_namespaces() -> None:
-    """Skip, or fail in CI, where network namespaces cannot be made."""
-    if os.geteuid() or not shutil.which("ip") or not shutil.which("nsenter"):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs root, ip and nsenter")
 
 
 @contextmanager
@@ -81,10 +74,6 @@ def test_a_peer_frozen_during_a_pull_and_thawed() -> None:
         assert result["seconds"] < 5
         lender.send_signal(signal.SIGCONT)
         assert pull(address)["num_blocks"] == NUM_BLOCKS
-
-
-def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ async def test_the_role_of_an_unknown_worker_is_not_found(scheduler: Running) ->
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await set_role(scheduler.address, "nobody", kv_pb2.WORKER_ROLE_BOTH)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
-    assert rpc.failure_from(raised.value).reason is Reason.PATH_NOT_FOUND
+    assert rpc.failure_from(raised.value).reason is Reason.WORKER_NOT_FOUND
 
 
 async def test_a_scheduler_without_pools_lists_none(scheduler: Running) -> None:

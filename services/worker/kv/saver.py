@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -59,19 +59,25 @@ class _Queued:
     ended: bool = False
     """Nobody needs its blocks any more."""
     until: float = 0.0
-    """The pool has not given its room to others before this (time.monotonic)."""
+    """The pool has not given its room to others before this."""
 
 
 class Saver:
     """Everything but the thread's own methods is the engine's, and waits for nothing but `flush` for a copy."""
 
     def __init__(
-        self, copies: Copies, client: PoolClient, shard: int, num_shards: int, reservation_seconds: float
+        self,
+        copies: Copies,
+        client: PoolClient,
+        shard: int,
+        num_shards: int,
+        reservation_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = SaveCounts()
         self._copies, self._client = copies, client
         self._shard, self._num_shards = shard, num_shards
-        self._reservation_seconds = reservation_seconds
+        self._reservation_seconds, self._clock = reservation_seconds, clock
         self._piece = max(1, _PIECE_BYTES // copies.shard_bytes)
         self._changed = threading.Condition()
         self._queue: deque[_Queued] = deque()
@@ -161,7 +167,7 @@ class Saver:
     def _run(self) -> None:
         while batch := self._next():
             for queued in batch:
-                queued.until = time.monotonic() + self._reservation_seconds
+                queued.until = self._clock() + self._reservation_seconds
             answers = [self._ask(queued.save) for queued in batch]
             for queued, answer in zip(batch, answers, strict=True):
                 try:
@@ -240,7 +246,7 @@ class Saver:
         checksums: list[int] = []
         for start in range(0, len(offsets), self._piece):
             with self._changed:
-                if queued.ended or time.monotonic() >= queued.until:
+                if queued.ended or self._clock() >= queued.until:
                     return None
                 self._copying = queued
             end = start + self._piece

@@ -77,7 +77,9 @@ class Call:
         self._output += [] if self._held else resumed
         if pooled:
             self.parameters.extra_args = {"kv_transfer_params": kv_params.pack(start)}
-        if start.kv.hand_off and not self._held:  # what is generated again is generated here to its end
+        self._cut = start.kv.hand_off and not self._held and self.parameters.max_tokens != 1
+        """Another worker goes on where this one ends. What is generated again is generated here to its end."""
+        if self._cut:
             self.parameters.max_tokens = 1
             self.parameters.min_tokens = min(self.parameters.min_tokens, 1)
         self.input: TokensInput = tokens_input(ids, cache_salt=start.cache_salt or None)
@@ -105,9 +107,9 @@ class Call:
             token_ids, text = token_ids[held:], text[cut:]
         offset = len(self._output)
         self._output += token_ids
-        delta = (
-            self._feed(text, token_ids, finished=result.finished) if text or token_ids or result.finished else Delta()
-        )
+        # Who goes on takes in the same tokens again and tells what the parser keeps back of them.
+        finished = result.finished and not (self._cut and completion.finish_reason == "length")
+        delta = self._feed(text, token_ids, finished=finished) if text or token_ids or finished else Delta()
         delta.text = self._unseen(again, delta.text)
         if held and not (token_ids or delta.text or result.finished):
             return None
