@@ -1,6 +1,6 @@
 """Agents with tool gaps on engines whose own caches hold a few contexts only: what the pool makes of it.
 
-24 programs at once, 20 turns each, contexts of 1,000 to 3,400 tokens; two engines of 12 MiB of KV each (about four
+24 programs at once, 20 turns each, contexts of 800 to 2,400 tokens; two engines of 12 MiB of KV each (about four
 contexts); tools as slow as Bash in agentcgroup_claude_code, divided by 3. The same programs with and without the pool.
 """
 
@@ -38,12 +38,12 @@ def programs(seed: int) -> list[Program]:
     made: list[Program] = []
     for index in range(NUM_PROGRAMS):
         draft = Draft(f"gaps-{seed}-{index:02d}", "gaps", Scale(1, 1, gaps=3), random.Random(f"{seed}/{index}"))
-        prompt = [draft.shared("system", 500), draft.own(500)]
+        prompt = [draft.shared("system", 400), draft.own(400)]
         parents: tuple[int, ...] = ()
         for turn in range(NUM_TURNS):
             tools = ("Bash",) if turn < NUM_TURNS - 1 else ()
             call, output = draft.call("main", prompt, 20, parents=parents, tools=tools)
-            prompt = [*prompt, output, draft.own(96)]
+            prompt = [*prompt, output, draft.own(64)]
             parents = (call,)
         made.append(dataclasses.replace(draft.finish(), arrival_s=0.0))
     return made

@@ -8,7 +8,7 @@ def holds_state(start: worker_pb2.StartCall) -> bool:
     sampling, mode = start.sampling, start.tool_choice.mode
     return (
         start.constraint.WhichOneof("kind") is not None
-        or mode in (call_pb2.ToolChoice.MODE_REQUIRED, call_pb2.ToolChoice.MODE_NAMED)
+        or (bool(start.tools) and mode != call_pb2.ToolChoice.MODE_NONE)  # vLLM holds tool calls to a grammar
         or bool(sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty not in (0, 1))
         or sampling.HasField("seed")
         or sampling.min_tokens > 0

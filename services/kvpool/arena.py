@@ -1,8 +1,8 @@
 """The arena: the pool's shared memory, one file that the pool and its host's workers map.
 
-All of it is taken before the pool serves. The file is locked while its pool lives, so a file that nobody has locked is
-what a killed pool left: the next pool on the host gives its memory back and removes it. Workers that still map such a
-file read zeros from then on, which no checksum takes for a block.
+All of it is taken before the pool serves, and given back when it ends. The file is locked while its pool lives, so a
+file that nobody has locked is what a killed pool left: the next pool on the host gives its memory back and removes it.
+Workers that still map a file whose memory was given back read zeros, which no checksum takes for a block.
 """
 
 import asyncio
@@ -77,6 +77,8 @@ async def create(
 
 
 def _remove(descriptor: int, path: str) -> None:
+    with contextlib.suppress(OSError):
+        _give_back(descriptor)
     if path.startswith("/proc/"):  # it ends with its descriptor
         os.close(descriptor)
         return
@@ -92,12 +94,17 @@ def _reclaim(directory: Path) -> None:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if size := os.fstat(descriptor).st_size:
-                    with mmap.mmap(descriptor, size) as mapping:
-                        mapping.madvise(mmap.MADV_REMOVE)  # workers may map it for long; unlinking frees nothing then
+                _give_back(descriptor)
                 path.unlink()
             finally:
                 os.close(descriptor)
+
+
+def _give_back(descriptor: int) -> None:
+    """Free the file's pages: workers may map it for long, and unlinking frees nothing then. Raises OSError."""
+    if size := os.fstat(descriptor).st_size:
+        with mmap.mmap(descriptor, size) as mapping:
+            mapping.madvise(mmap.MADV_REMOVE)
 
 
 def _file(directory: Path, name: str, wanted_bytes: int) -> tuple[int, str]:

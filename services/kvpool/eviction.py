@@ -10,11 +10,10 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import count
 from math import inf
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from services.kvpool.limits import Limits
 from services.kvpool.places import DRAM, SSD, Places
@@ -40,9 +39,8 @@ class Stage(IntEnum):
     """What the policy ranks infinite, for the sake of calls that run."""
 
 
-@dataclass(order=True, slots=True)
-class Candidate:
-    """A leaf, judged."""
+class Candidate(NamedTuple):
+    """A leaf, judged. A tuple, for these are compared a lot; `sequence` differs, so nodes never are."""
 
     stage: Stage
     rank: float

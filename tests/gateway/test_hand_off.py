@@ -21,6 +21,7 @@ STATEFUL: list[dict[str, Any]] = [
     {"stop": ["x"]},
     {"frequency_penalty": 0.5},
     {"min_tokens": 3},
+    {"tools": [{"type": "function", "function": {"name": "search"}}]},
 ]
 
 

@@ -44,6 +44,7 @@ async def test_a_second_mapping_sees_what_was_written_and_nothing_is_left() -> N
         assert made.num_bytes == 8 * MIB
         assert stat.S_IMODE(os.stat(made.path).st_mode) == 0o600
     assert not Path(made.path).exists()  # noqa: ASYNC240 (shared memory)
+    assert other[5 * MIB] == 0  # its memory is free, though it is still mapped
 
 
 async def test_all_of_it_is_taken_at_the_start() -> None:

@@ -100,12 +100,13 @@ class Stage:
         known: bool = True,
         role: Role = Role.BOTH,
         pool: str = "",
+        namespace: str = NAMESPACE,
         prefill: float = 0.0,
         step: float = 0.0,
     ) -> None:
         """`running`: calls that it has already. `known`: the fleet is complete by that. `prefill`: tokens a second."""
         load = LoadReported(worker_id, running, step_seconds=step, prefill_tokens_per_second=prefill)
-        kv = (role, pool, NAMESPACE if pool else "", BLOCK_BYTES if pool else 0)
+        kv = (role, pool, namespace if pool else "", BLOCK_BYTES if pool else 0)
         self.feed(WorkerJoined(worker_id, f"host:{worker_id}", model, context, seqs, 16, blocks, load, (), *kv))
         if known:
             self.feed(FleetKnown())

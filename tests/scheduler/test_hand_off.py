@@ -132,6 +132,16 @@ def test_losing_the_decode_worker_restarts_the_call_whole() -> None:
     assert place.kv.handle == Handle(NAMESPACE, PREFIX[-1], 200), "the pool still has it"
 
 
+def test_an_idle_prefill_worker_whose_kv_no_decoder_can_use_takes_no_prefill() -> None:
+    stage = stage_of("p1", "d1", lookahead_calls=0)
+    stage.join("odd", seqs=8, blocks=10_000, role=Role.PREFILL, pool="h1", namespace="odd", prefill=1000.0, step=0.01)
+    busy(stage, "d1")
+    for i in range(40):
+        stage.submit(f"c{i}", blocks=range(2000 * i, 2000 * i + 200), output=100)
+    assert len(stage.core.queue) > 0
+    assert {place.worker_id for place in stage.placed} <= {"p1", "d1"}
+
+
 def test_a_call_of_one_token_is_not_shared() -> None:
     stage = stage_of("p1", "d1")
     busy(stage, "d1")

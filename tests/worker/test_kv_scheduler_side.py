@@ -58,9 +58,7 @@ class Bench:
         from services.worker.kv.scheduler_side import SchedulerSide
 
         scheduler = SimpleNamespace(max_num_batched_tokens=512, max_num_seqs=4)
-        config: Any = SimpleNamespace(
-            cache_config=SimpleNamespace(block_size=BLOCK_SIZE), scheduler_config=scheduler
-        )
+        config: Any = SimpleNamespace(cache_config=SimpleNamespace(block_size=BLOCK_SIZE), scheduler_config=scheduler)
         settings = ConnectorConfig("", "m", "r", 2.0, 10.0, 5.0, 0.0)
         side = SchedulerSide(config, settings, clock=lambda: self.now)
         side.introduce(NAMESPACE.SerializeToString())
@@ -71,7 +69,11 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     pytest.importorskip("vllm")
     bench = Bench(Answers())
-    monkeypatch.setattr("services.worker.kv.client.shared", lambda *_: bench.pool)
+
+    def shared(address: str, namespace: kv_pb2.KVNamespace) -> Answers:
+        return bench.pool
+
+    monkeypatch.setattr("services.worker.kv.client.shared", shared)
     return bench
 
 
