@@ -18,7 +18,7 @@ from services.common import kv
 if TYPE_CHECKING:
     import torch
 
-_RUN_BYTES = 256 * 1024
+_RUN_BYTES = 1024 * 1024
 """Copied at once before the checksums are made, so that these find the bytes in the processor's cache."""
 
 
