@@ -25,7 +25,13 @@ async def start(address: str, *arguments: str, stdin: int = asyncio.subprocess.D
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "legato", *arguments, env=environ,
         stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_interruptible,
     )  # fmt: skip
+
+
+def _interruptible() -> None:
+    """Tests that a shell runs in the background inherit an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def legato(address: str, *arguments: str, text: str = "") -> Outcome:
