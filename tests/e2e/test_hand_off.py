@@ -11,6 +11,7 @@ import legato
 from services.local.spawn import Stack
 from tests.e2e import kv
 from tests.e2e.kv import MAX_TOKENS, Case
+from tests.e2e.test_greedy import token_ids
 
 LENGTHS = (64, 300, 900, 1500, 2500, 3000)
 ROUNDS = 4
@@ -30,12 +31,7 @@ async def test_tokens_are_those_of_vllm(vllm_stack: Stack) -> None:
             pieces = await client.completions.create(
                 model="tiny", prompt=case.prompt, max_tokens=MAX_TOKENS, temperature=0, extra_body=extra, stream=True
             )
-            ids = [
-                token
-                async for piece in pieces
-                for choice in piece.choices
-                for token in (getattr(choice, "token_ids", None) or [])
-            ]
+            ids = [token async for piece in pieces for choice in piece.choices for token in token_ids(choice)]
         assert tuple(ids) == case.expected
 
     async with legato.Client(vllm_stack.address) as client:
