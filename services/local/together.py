@@ -17,6 +17,9 @@ from services.local.config import Settings, pool_directory
 from services.local.ready import announcing
 from services.scheduler import service as scheduler
 
+_LEASE_SECONDS = 60
+"""The registry shares this event loop: a burst of calls must not look like a death. Dead workers break their streams."""
+
 
 @asynccontextmanager
 async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[None]:
@@ -25,14 +28,16 @@ async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[No
         endpoint = await stack.enter_async_context(serve_embedded(settings.cluster.host))
         private = stack.enter_context(tempfile.TemporaryDirectory(prefix="legato-"))
         directory = pool_directory(settings, private)
+        lease_seconds = max(settings.registry.lease_seconds, _LEASE_SECONDS)
         sections = {
-            "registry": settings.registry.model_copy(update={"endpoints": (endpoint,)}),
+            "registry": settings.registry.model_copy(update={"endpoints": (endpoint,), "lease_seconds": lease_seconds}),
             "kvpool": settings.kvpool.model_copy(update={"directory": directory}),
         }
         local = settings.model_copy(update=sections)
         port = settings.telemetry.metrics_port
         overrides = {
             "registry.endpoints": [endpoint],
+            "registry.lease_seconds": lease_seconds,
             "telemetry.metrics_port": port and port + 1,
             "kvpool.directory": directory,
         }
