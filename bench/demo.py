@@ -1,4 +1,4 @@
-"""`make demo`: agent programs on a real stack under two ordering policies, and a report that says where time went.
+"""`make demo`: agent programs on a real stack under two policies, and a report that says where time went.
 
 Both runs serve the same programs with the same arrivals. The stack is started afresh for each, so no run finds caches
 that another one filled, and warmed with a few calls that share no content with the programs. Engines are vLLM where it
@@ -18,15 +18,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import live, report, stack, table, trace
+from bench import live, report, stack, table
 from bench.measure import failures, live_programs
 from bench.programs import mix
 from bench.programs.draft import Draft
 from bench.programs.laws import Scale
-from bench.trace import Program
 from services.local.spawn import NotReady
+from sim import trace
+from sim.trace import Program
 
-POLICIES = ("fcfs", "least_attained")
+POLICIES = ("fcfs", "legato")
 MODEL = "tiny-llama"
 LEAST_PROGRAMS = 24
 _SETTINGS: dict[str, object] = {
@@ -97,7 +98,7 @@ async def _runs(
 ) -> dict[str, list[Program]]:
     runs: dict[str, list[Program]] = {}
     for policy in POLICIES:
-        settings = {**_SETTINGS, "scheduler.ordering": policy, "worker.engine": engine}
+        settings = {**_SETTINGS, "scheduler.policy": policy, "worker.engine": engine}
         settings["worker.max_num_seqs"] = arguments.max_num_seqs
         async with stack.running(settings, arguments.out / f"stack-{policy}.log") as started:
             target = live.Target(MODEL, started.base_url, started.address)

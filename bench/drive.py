@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bench.text import text_of
-from bench.trace import Call, Measured, Program
+from sim.trace import Call, Measured, Program
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 from bench import sdk_client
 from bench.drive import Board, Client, drive
 from bench.openai_client import OpenAIClient
-from bench.trace import Program
+from sim.trace import Program
 
 LOG_SECONDS = 10.0
 """How often progress is told where there is no terminal."""

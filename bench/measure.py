@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.statistics import quantile
-from bench.trace import Call, Program
+from sim.trace import Call, Program
 
 KINDS = ("queue", "prefill", "decode", "tool", "other")
 """`tool` is all waiting between calls; `other` what neither scheduler nor engine accounts for: gateway and client."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from bench.drive import Message, Reply
-from bench.trace import Call, Program
+from sim.trace import Call, Program
 
 CALL_SECONDS = 600.0
 """Longest call."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as _Figure
 from matplotlib.patches import Patch as _Patch
 
 from bench.measure import KINDS, by_shape, critical_path, failures, jct_s, queued_calls
-from bench.trace import Program
+from sim.trace import Program
 
 Figure: Any = _Figure  # matplotlib's stubs leave most argument types unknown
 Patch: Any = _Patch

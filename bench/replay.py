@@ -15,10 +15,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import live, table, trace
+from bench import live, table
 from bench.measure import failures
 from bench.programs.laws import TOOL_SECONDS, tool
-from bench.trace import Call, Program, Segment
+from sim import trace
+from sim.trace import Call, Program, Segment
 
 
 def main() -> None:

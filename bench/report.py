@@ -6,8 +6,9 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench import plots, table, trace
-from bench.trace import Program
+from bench import plots, table
+from sim import trace
+from sim.trace import Program
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>

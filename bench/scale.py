@@ -20,15 +20,16 @@ from time import monotonic
 import aiohttp
 from rich.console import Console
 
-from bench import live, stack, trace
+from bench import live, stack
 from bench.histogram import Histogram, histogram
 from bench.measure import failures, live_programs, queued_calls, summarise
 from bench.programs import mix
 from bench.programs.laws import Scale
 from bench.scale_result import DECISION_METRIC, Result
 from bench.stack import Resources
-from bench.trace import Program
 from services.local.spawn import NotReady, Stack
+from sim import trace
+from sim.trace import Program
 
 MODEL = "tiny-llama"
 ARRIVAL_SECONDS = 3.0

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import legato
 from bench.drive import Message, Reply
-from bench.trace import Call, Program
+from sim.trace import Call, Program
 
 
 class SdkClient:

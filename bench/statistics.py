@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bench.trace import Call, Program
+from sim.trace import Call, Program
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from bench.measure import KINDS, Summary, by_shape, critical_path, failures, queued_calls, summarise
-from bench.trace import Program
+from sim.trace import Program
 
 Runs = Mapping[str, Sequence[Program]]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from bench import live, stack
 from bench.programs.draft import Draft
 from bench.programs.laws import Scale
-from bench.trace import Program
+from sim.trace import Program
 
 NUM_PROGRAMS = 24
 NUM_TURNS = 20

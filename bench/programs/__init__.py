@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from bench.programs.draft import Draft
 from bench.programs.laws import Scale
-from bench.trace import Program
+from sim.trace import Program
 
 SHAPES = ("react", "map_reduce", "debate", "plan_execute")
 

@@ -2,9 +2,9 @@
 
 import argparse
 
-from bench import trace
 from bench.programs import SHAPES, mix
 from bench.statistics import describe
+from sim import trace
 
 
 def main() -> None:

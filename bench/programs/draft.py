@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 from bench.programs.laws import TOOL_SECONDS, Scale
-from bench.trace import Call, Program, Segment
+from sim.trace import Call, Program, Segment
 
 
 class Draft:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from bench import trace
-from bench.trace import Program
+from sim import trace
+from sim.trace import Program
 
 
 @dataclass(frozen=True, slots=True)

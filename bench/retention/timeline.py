@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import inf
 
 from bench.programs.laws import TOOL_SECONDS, tool
-from bench.trace import Call, Program
+from sim.trace import Call, Program
 
 LIVE_PROGRAMS = 32.0
 DEFAULT_WAIT_SECONDS = {"user": 20.0, "env": 1.0}

@@ -6,8 +6,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection
-from services.scheduler import ordering
+from services.scheduler import policy
 from services.scheduler.limits import Limits
+from services.scheduler.policy import Policy
 
 
 class SchedulerSection(Section):
@@ -15,10 +16,22 @@ class SchedulerSection(Section):
 
     port: int = Field(default=0, ge=0, le=65535)
     """0: any free port."""
-    ordering: str = "least_attained"
-    """The policy that orders waiting calls: a file of services/scheduler/ordering."""
+    policy: str = "legato"
+    """Which calls go next, where, and which programs hold KV: a file of services/scheduler/policies."""
+    ordering: str = ""
+    """Which calls go next: a file of services/scheduler/ordering; empty: the policy's."""
     ordering_params: dict[str, float] = Field(default_factory=dict)
-    """Keywords of the policy."""
+    """Keywords of the ordering, if one is named."""
+    placement: str = ""
+    """Where: a file of services/scheduler/placement; empty: the policy's."""
+    placement_params: dict[str, float] = Field(default_factory=dict)
+    """Keywords of the placement, if one is named."""
+    admission: str = ""
+    """Which programs hold KV: a file of services/scheduler/admission; empty: the policy's."""
+    admission_params: dict[str, float] = Field(default_factory=dict)
+    """Keywords of the admission, if one is named."""
+    tenant_weights: dict[str, float] = Field(default_factory=dict)
+    """Shares of tenants beside one another when all want more than there is; 1 for those that are not named."""
     max_queued_calls: int = Field(default=20_000, ge=1)
     """Calls that wait at most; more are refused with QUEUE_FULL and a time to come back."""
     max_queued_per_program: int = Field(default=0, ge=0)
@@ -59,9 +72,21 @@ class SchedulerSection(Section):
     """How often changed programs are written to the state store; so much service is forgotten at worst."""
 
     @model_validator(mode="after")
-    def _ordering_exists(self) -> Self:
-        ordering.load(self.ordering, **self.ordering_params)
+    def _policy_exists(self) -> Self:
+        for slot in ("ordering", "placement", "admission"):
+            if getattr(self, f"{slot}_params") and not getattr(self, slot):
+                raise ValueError(f"{slot}_params without {slot}: of which?")
+        self.load_policy()
         return self
+
+    def load_policy(self) -> Policy:
+        """As the settings say."""
+        overrides = {
+            "ordering": (self.ordering, self.ordering_params),
+            "placement": (self.placement, self.placement_params),
+            "admission": (self.admission, self.admission_params),
+        }
+        return policy.load(self.policy, overrides)
 
     def limits(self) -> Limits:
         """What the core needs of this."""

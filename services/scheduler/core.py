@@ -12,18 +12,19 @@ from typing import assert_never
 
 from services.common.errors import Reason
 from services.scheduler import events, invariants
-from services.scheduler.admission import refusal
 from services.scheduler.calls import Calls
+from services.scheduler.dispatch import plan
 from services.scheduler.events import Action, Event, ProgramChanged, Reject, ReleaseProgram, Restarted
-from services.scheduler.expectation import OutputLengths
 from services.scheduler.fleet import Fleet
+from services.scheduler.knowledge import Knowledge
 from services.scheduler.limits import Limits
-from services.scheduler.ordering import Ordering
-from services.scheduler.placement import plan
 from services.scheduler.placing import answer, place
+from services.scheduler.policy import Policy
 from services.scheduler.pools import Pools
 from services.scheduler.programs import Programs
 from services.scheduler.records import Call, Program, Worker
+from services.scheduler.refusal import refusal
+from services.scheduler.tenants import Tenants
 from services.scheduler.waiting import WaitingRoom
 
 _AT_ONCE = 256
@@ -33,17 +34,18 @@ _WORKER_RETURNS_SECONDS = 5.0
 
 
 class Core:
-    """`queue`, `fleet`, `pools`, `programs` and `calls` may be read by anyone."""
+    """`queue`, `fleet`, `pools`, `programs`, `tenants`, `knowledge` and `calls` may be read by anyone."""
 
-    def __init__(self, limits: Limits, ordering: Ordering) -> None:
+    def __init__(self, limits: Limits, policy: Policy) -> None:
         self.limits = limits
         self.fleet = Fleet()
         self.pools = Pools(limits)
         self.programs = Programs(limits)
         self.calls = Calls()
-        self._waiting = WaitingRoom(ordering)
+        self._waiting = WaitingRoom(policy.ordering)
         self.queue = self._waiting.queue
-        self._outputs = OutputLengths(limits.assumed_output_tokens)
+        self.knowledge = Knowledge(limits)
+        self.tenants = Tenants(limits.tenant_weights)
         self._unsettled: dict[str, None] = {}  # models for which a dispatch pass might place something
         self._actions: list[Action] = []
         self.num_judged = 0  # calls for which workers were compared so far: the measure of the work done
@@ -97,7 +99,7 @@ class Core:
             self._abandon(model, now)
         self._unsettled.update(dict.fromkeys(self._waiting.promote(now, _AT_ONCE)))
         for program in self.programs.expire(now, _AT_ONCE):
-            self._program_changed(program)
+            self._program_changed(program, now)
         return self._settle(now)
 
     def next_tick(self) -> float | None:
@@ -132,9 +134,9 @@ class Core:
             retry = self._waiting.retry_after_seconds(now) if refused[0] is Reason.QUEUE_FULL else 0.0
             self._actions.append(Reject(event.link, *key, *refused, retry))
             return
-        program = self.programs.start(event.program_id, event.tenant, now)
-        expected_output = self._outputs.expect(program.tenant, event.agent, event.max_tokens)
-        call = Call(event, program, now, expected_output)
+        program = self.programs.start(event, self.tenants.get(event.tenant), now)
+        call = Call(event, program, now)
+        call.expected_output = self.knowledge.output_tokens(call)
         self.calls.add(call)
         if running:
             call.worker_id, call.restored = event.worker_id, True
@@ -154,12 +156,12 @@ class Core:
     def _finish(self, event: events.CallFinished, now: float) -> None:
         if (call := self.calls.live(event)) is None:
             return
-        if event.completed:
-            self._outputs.learn(call.program.tenant, call.agent, event.usage.completion_tokens)
         ran = call.worker_id and event.attempt in (0, call.attempt)
         seconds = now - call.placed_at if ran else 0.0
         if event.service_seconds:  # of all attempts: a prefill that was handed off is counted already
             seconds = max(0.0, event.service_seconds - call.served_seconds)
+        if event.completed:
+            self.knowledge.learn(call, call.served_seconds + seconds, event.usage.completion_tokens, now)
         call.program.charge(call, seconds, event.usage)
         self._forget(call, now)
 
@@ -184,7 +186,7 @@ class Core:
         if (program := self.programs.get(event.program_id)) is not None:
             program.ending = True
             self.programs.settle(program, now)
-            self._program_changed(program)
+            self._program_changed(program, now)
 
     def _unlink(self, event: events.GatewayLost, now: float) -> None:
         for call in self.calls.of_link(event.link):
@@ -233,6 +235,7 @@ class Core:
             self._unsettled[model] = None
 
     def _enqueue(self, call: Call, now: float, timeout_seconds: float = 0.0) -> None:
+        call.expected = self.knowledge.expect(call, now)
         position = self._waiting.enter(call, now, timeout_seconds)
         if not self.fleet.serving(call.model):
             self._waiting.strand(call.model, now + self.limits.no_worker_grace_seconds)
@@ -259,8 +262,7 @@ class Core:
 
     def _enqueue_again(self, call: Call, now: float) -> None:
         call.restored = call.hand_off = False
-        expected = self._outputs.expect(call.program.tenant, call.agent, call.max_tokens)
-        call.expected_output = max(1.0, expected - call.generated_tokens)
+        call.expected_output = self.knowledge.output_tokens(call)
         self._enqueue(call, now)
 
     def _abandon(self, model: str, now: float) -> None:
@@ -291,9 +293,11 @@ class Core:
     def _erase(self, call: Call, now: float) -> None:
         self.calls.remove(call)
         self.programs.settle(call.program, now)
-        self._program_changed(call.program)
+        self._program_changed(call.program, now)
 
-    def _program_changed(self, program: Program) -> None:
+    def _program_changed(self, program: Program, now: float) -> None:
+        if program.ended is not None:
+            self.knowledge.ended(program, now)
         self._actions.append(ProgramChanged(program.program_id))
         if pool_ids := self.programs.left_pools(program, self.pools.ids()):
             self._actions.append(ReleaseProgram(program.program_id, pool_ids))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from services.common.errors import Reason
+from services.scheduler.forecast import NO_FORECAST, Forecast, ServiceClass
 from services.scheduler.pool_events import (
     NO_PLAN,
     CallHandedOff,
@@ -67,6 +68,12 @@ class CallSubmitted:
     """For the first place; restarted calls have no bound. 0: wait as long as it takes."""
     attempt: int = 0
     worker_id: str = ""
+    thread: str = ""
+    """The chain of calls inside the program that it continues."""
+    service_class: ServiceClass = ServiceClass.DEFAULT
+    deadline_seconds: float = 0.0
+    """From now, when its program is wanted complete; 0: not said. The earliest that its calls say counts."""
+    forecast: Forecast = NO_FORECAST
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The numbers that bound and tune the scheduler's core; config.py has their defaults and meanings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -24,3 +25,4 @@ class Limits:
     assumed_ssd_bytes_per_second: float
     assumed_pull_bytes_per_second: float
     decode_delay_weight: float
+    tenant_weights: Mapping[str, float]

@@ -1,7 +1,7 @@
 """Placing: a decision of placement entered in the ledgers, with the plan for the call's KV that goes with it."""
 
+from services.scheduler.dispatch import Assignment
 from services.scheduler.events import Action, Place
-from services.scheduler.placement import Assignment
 from services.scheduler.pool_events import Handle, KVPlan, Prefetch, Replica
 from services.scheduler.pools import Pools
 from services.scheduler.records import Call, Worker

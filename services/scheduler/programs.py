@@ -7,9 +7,10 @@ idle for `program_idle_seconds` end, and the `kept_programs` newest ended ones a
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from services.scheduler.events import ProgramRestored
+from services.scheduler.events import CallSubmitted, ProgramRestored
 from services.scheduler.limits import Limits
 from services.scheduler.records import Program
+from services.scheduler.tenants import Tenant
 
 
 class Programs:
@@ -36,12 +37,18 @@ class Programs:
         """Ended programs, the last ended first."""
         return reversed(self._ended)
 
-    def start(self, program_id: str, tenant: str, now: float) -> Program:
-        """The live program of that id, begun now if there is none."""
+    def start(self, call: CallSubmitted, account: Tenant, now: float) -> Program:
+        """The live program of a new call, begun now if there is none."""
+        program_id = call.program_id
         program = self._live.get(program_id)
         if program is None:
-            program = self._live[program_id] = Program(program_id, tenant, started=now, last_active=now)
+            program = self._live[program_id] = Program(program_id, call.tenant, started=now, last_active=now)
         self._idle.pop(program_id, None)
+        program.account = account
+        program.agent = program.agent or call.agent
+        program.service_class = call.service_class
+        if call.deadline_seconds > 0:
+            program.deadline = min(program.deadline, now + call.deadline_seconds)
         return program
 
     def restore(self, event: ProgramRestored, now: float) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from services.scheduler.events import CallKey, CallSubmitted, LoadReported, TokenUsage, WorkerJoined
+from services.scheduler.forecast import ServiceClass
 from services.scheduler.pool_events import NO_PLAN
+from services.scheduler.tenants import Tenant
 
 if TYPE_CHECKING:
+    from services.scheduler.expected import Expected
     from services.scheduler.prospects import Found
 
 _MOVED_AFTER = 8
@@ -24,6 +28,14 @@ class Program:
     tenant: str
     started: float
     last_active: float
+    account: Tenant = field(default_factory=lambda: Tenant(""))
+    """Its tenant's."""
+    agent: str = ""
+    """Of its first call: with the tenant, what kind of program it is."""
+    service_class: ServiceClass = ServiceClass.DEFAULT
+    """Of its newest call."""
+    deadline: float = inf
+    """When it is wanted complete."""
     ended: float | None = None
     ending: bool = False
     """Its end was announced; it ends with its last call."""
@@ -105,8 +117,10 @@ class Call:
         "attempt",
         "avoided",
         "block_hashes",
+        "expected",
         "expected_end",
         "expected_output",
+        "forecast",
         "generated_tokens",
         "hand_off",
         "handed_off",
@@ -130,17 +144,23 @@ class Call:
         "restored",
         "served_seconds",
         "shelved",
+        "thread",
         "uncached_tokens",
         "waiting_since",
         "worker_id",
     )
 
-    def __init__(self, event: CallSubmitted, program: Program, now: float, expected_output: float) -> None:
+    expected: Expected
+    """Set whenever it is queued."""
+
+    def __init__(self, event: CallSubmitted, program: Program, now: float) -> None:
         self.key: CallKey = (event.program_id, event.call_id)
         self.program = program
         self.link = event.link
         self.model = event.model
         self.agent = event.agent
+        self.thread = event.thread
+        self.forecast = event.forecast
         self.prompt_tokens = event.prompt_tokens
         """Generated tokens of lost attempts included."""
         self.max_tokens = event.max_tokens
@@ -150,7 +170,7 @@ class Call:
         self.inherited_seconds = program.attained_seconds
         self.served_seconds = 0.0
         """Engine seconds that its program was charged for it."""
-        self.expected_output = expected_output
+        self.expected_output = 1.0
         """Tokens that it will still generate."""
         self.generated_tokens = 0
         """By lost attempts; they count among the prompt's."""

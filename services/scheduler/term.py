@@ -12,7 +12,7 @@ from legato.v1 import kvpool_pb2_grpc, worker_pb2
 from services.common.clock import LoopClock
 from services.common.driver import Driver
 from services.common.errors import Failure, Reason
-from services.scheduler import metrics, ordering
+from services.scheduler import metrics
 from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
 from services.scheduler.errands import Errands
@@ -56,7 +56,7 @@ class Term:
 
     def __init__(self, settings: SchedulerSection) -> None:
         clock = LoopClock()
-        self.core = Core(settings.limits(), ordering.load(settings.ordering, **settings.ordering_params))
+        self.core = Core(settings.limits(), settings.load_policy())
         self.epoch = time.time() - clock.now()
         """Unix time at the origin of the core's clock."""
         self.reports: dict[str, WorkerReport] = {}

@@ -1,6 +1,6 @@
 """Recorded runs made up by hand."""
 
-from bench.trace import Call, Measured, Program, Segment
+from sim.trace import Call, Measured, Program, Segment
 
 SEGMENTS = (Segment("s", 10), Segment("t", 5))
 
@@ -40,5 +40,5 @@ def runs() -> dict[str, list[Program]]:
     shapes = ("map_reduce", "react")
     return {
         name: [diamond(number, share * (1 + number), shapes[number % 2]) for number in range(12)]
-        for name, share in (("fcfs", 1.0), ("least_attained", 0.5))
+        for name, share in (("fcfs", 1.0), ("atlas", 0.5))
     }

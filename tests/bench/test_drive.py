@@ -13,7 +13,7 @@ from bench.measure import end_s, failures
 from bench.openai_client import OpenAIClient
 from bench.programs import generate, mix
 from bench.programs.laws import Scale
-from bench.trace import Call, Program
+from sim.trace import Call, Program
 
 
 class FakeClient:

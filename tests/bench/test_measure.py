@@ -7,7 +7,7 @@ import pytest
 
 from bench.histogram import histogram
 from bench.measure import by_shape, critical_path, failures, jct_s, level, queued_calls, summarise
-from bench.trace import Measured
+from sim.trace import Measured
 from tests.bench.canned import diamond, runs
 
 

@@ -5,7 +5,7 @@ import pytest
 from bench.programs import SHAPES, generate, load, mix
 from bench.statistics import Statistics, describe
 from bench.text import text_of
-from bench.trace import Program
+from sim.trace import Program
 
 COUNT = 400
 

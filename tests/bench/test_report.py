@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import report, table, trace
-from bench.trace import Measured
+from bench import report, table
+from sim import trace
+from sim.trace import Measured
 from tests.bench.canned import runs
 
 
@@ -20,12 +21,12 @@ def test_the_table_shows_each_run_and_the_ratio():
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(table.render(runs()))
     text = console.export_text()
-    assert all(word in text for word in ("fcfs", "least_attained", "map_reduce (6)", "overall (12)", "TTFT p99"))
+    assert all(word in text for word in ("fcfs", "atlas", "map_reduce (6)", "overall (12)", "TTFT p99"))
 
 
 def test_the_sentences_say_where_the_time_went():
     text = "\n".join(table.explain(runs()))
-    assert "least_attained changes mean JCT" in text
+    assert "atlas changes mean JCT" in text
     assert "most of it is queue time" in text
     assert "short half" in text
     assert "FAILED" not in text

@@ -8,9 +8,9 @@ from bench.retention import pool
 from bench.retention.limit import Limit
 from bench.retention.moments import compulsory_seconds, peak_blocks, reuses
 from bench.retention.timeline import Chains, Request, requests
-from bench.trace import Call, Program, Segment
 from services.kvpool import retention
 from services.kvpool.cost import Costs
+from sim.trace import Call, Program, Segment
 
 TOKENS = 100
 

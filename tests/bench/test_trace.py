@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import trace
 from bench.programs import mix
 from bench.replay import prepare
-from bench.trace import Measured
+from sim import trace
+from sim.trace import Measured
 
 
 @pytest.mark.parametrize("name", ["programs.jsonl", "programs.jsonl.gz"])

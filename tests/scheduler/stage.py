@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from services.common.clock import VirtualClock
 from services.common.driver import Driver
-from services.scheduler import ordering
 from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
 from services.scheduler.events import (
@@ -45,7 +44,7 @@ class Stage:
     def __init__(self, runs_seconds: float | None = None, **settings: object) -> None:
         section = SchedulerSection.model_validate({"ordering": "fcfs", **settings})
         self.clock = VirtualClock()
-        self.core = Core(section.limits(), ordering.load(section.ordering, **section.ordering_params))
+        self.core = Core(section.limits(), section.load_policy())
         self.driver: Driver[Event, Action] = Driver(self.core, self.clock, self._perform)
         self.actions: list[Action] = []
         self.running: dict[CallKey, Place] = {}

@@ -32,7 +32,7 @@ def judged_per_event(num_queued: int, name: str) -> float:
 
 
 def test_the_work_per_event_does_not_grow_with_the_queue() -> None:
-    for name in ("fcfs", "least_attained"):
+    for name in ("fcfs", "atlas"):
         short, long = judged_per_event(200, name), judged_per_event(4_000, name)
         assert long <= 1.5 * short + 2, (name, short, long)
         assert long < 16, (name, long)
@@ -78,7 +78,7 @@ def test_a_submit_behind_a_long_queue_starts_no_pass() -> None:
 
 
 def test_timers_do_not_pile_up() -> None:
-    stage = Stage(ordering="least_attained")
+    stage = Stage(ordering="atlas")
     stage.join(seqs=4)
     for i in range(500):
         stage.submit(f"c{i}", f"p{i % 5}", timeout=1000.0)

@@ -35,7 +35,7 @@ def test_fcfs_is_arrival_order() -> None:
 
 
 def test_programs_that_got_less_go_first() -> None:
-    stage = Stage(ordering="least_attained", lookahead_calls=0, ordering_params={"starvation_ratio": 0.0})
+    stage = Stage(ordering="atlas", lookahead_calls=0, ordering_params={"starvation_ratio": 0.0})
     stage.join()
     for name, seconds in (("heavy", 100.0), ("light", 3.0), ("new", 0.0)):
         if seconds:
@@ -50,7 +50,7 @@ def test_programs_that_got_less_go_first() -> None:
 
 
 def test_programs_of_one_level_go_in_arrival_order() -> None:
-    stage = Stage(ordering="least_attained", lookahead_calls=0)
+    stage = Stage(ordering="atlas", lookahead_calls=0)
     stage.join()
     serve(stage, "p1", 1.5)
     serve(stage, "p2", 0.1)
@@ -62,7 +62,7 @@ def test_programs_of_one_level_go_in_arrival_order() -> None:
 
 
 def test_parallel_threads_attain_the_longest_of_them() -> None:
-    stage = Stage(ordering="least_attained")
+    stage = Stage(ordering="atlas")
     stage.join(seqs=8)
     serve(stage, "p", 1.0)
     for call_id in ("left", "right"):
@@ -79,7 +79,7 @@ def test_parallel_threads_attain_the_longest_of_them() -> None:
 
 
 def test_a_starved_call_moves_to_the_first_level() -> None:
-    stage = Stage(1.0, ordering="least_attained", lookahead_calls=0, ordering_params={"starvation_ratio": 2.0})
+    stage = Stage(1.0, ordering="atlas", lookahead_calls=0, ordering_params={"starvation_ratio": 2.0})
     stage.join()
     serve(stage, "old", 10.0)
     stage.submit("first", "other")
@@ -95,7 +95,7 @@ def test_a_starved_call_moves_to_the_first_level() -> None:
 
 
 def test_starvation_zeroes_the_calls_waiting_and_not_the_programs() -> None:
-    stage = Stage(ordering="least_attained", lookahead_calls=0, ordering_params={"starvation_ratio": 2.0})
+    stage = Stage(ordering="atlas", lookahead_calls=0, ordering_params={"starvation_ratio": 2.0})
     stage.join()
     serve(stage, "old", 10.0)
     stage.submit("running", "other")
@@ -110,7 +110,7 @@ def test_starvation_zeroes_the_calls_waiting_and_not_the_programs() -> None:
 
 @pytest.mark.parametrize(
     ("name", "params"),
-    [("nope", {}), ("fcfs", {"x": 1.0}), ("least_attained", {"growth": 1.0}), ("least_attained", {"num_queues": 0.0})],
+    [("nope", {}), ("fcfs", {"x": 1.0}), ("atlas", {"growth": 1.0}), ("atlas", {"num_queues": 0.0})],
 )
 def test_unknown_orderings_and_parameters_are_refused(name: str, params: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=name):

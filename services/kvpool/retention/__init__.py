@@ -4,10 +4,10 @@ A policy ranks segments; the one with the smallest rank goes first. It owns noth
 The constructor's keywords are its parameters in the settings (`kvpool.retention_params`).
 """
 
-import importlib
-import pkgutil
+import sys
 from typing import Protocol, cast
 
+from services.common import policies
 from services.kvpool.segment import Pressure, Segment
 
 
@@ -27,15 +27,9 @@ def selective(policy: Policy) -> bool:
 
 def names() -> list[str]:
     """Those that there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return policies.names(sys.modules[__name__])
 
 
 def load(name: str, **params: float) -> Policy:
     """The policy of that name. Raises ValueError, saying what there is, for a wrong name or parameter."""
-    if name not in names():
-        raise ValueError(f"unknown retention {name!r}; known: {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    try:
-        return cast(Policy, module.Policy(**params))
-    except TypeError as error:
-        raise ValueError(f"retention {name}: {error}") from None
+    return cast(Policy, policies.load(sys.modules[__name__], name, params))

@@ -4,10 +4,10 @@ A policy only ranks: it owns nothing and sees no clock. Higher call priority, th
 rank, then arrival decide, in this order.
 """
 
-import importlib
-import pkgutil
+import sys
 from typing import Protocol, cast
 
+from services.common import policies
 from services.scheduler.records import Call
 
 
@@ -25,15 +25,9 @@ class Ordering(Protocol):
 
 def names() -> list[str]:
     """The policies there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return policies.names(sys.modules[__name__])
 
 
 def load(name: str, **params: float) -> Ordering:
     """The policy of that name. Raises ValueError for an unknown name, an unknown parameter or a bad value."""
-    if name not in names():
-        raise ValueError(f"unknown ordering {name!r}; known: {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    try:
-        return cast("Ordering", module.Policy(**params))  # a module found by name: pyright cannot see its class
-    except TypeError as error:
-        raise ValueError(f"ordering {name}: {error}") from None
+    return cast("Ordering", policies.load(sys.modules[__name__], name, params))

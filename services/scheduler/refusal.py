@@ -1,4 +1,4 @@
-"""Admission: which calls are refused at the door, and with what words."""
+"""Refusal: which calls are refused at the door, and with what words."""
 
 from services.common.errors import Reason
 from services.scheduler.events import CallSubmitted

@@ -1,0 +1,1 @@
+"""Simulator: the services' cores on a virtual clock."""
