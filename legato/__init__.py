@@ -30,6 +30,7 @@ from legato.errors import (
     CallExists,
     ContextLengthExceeded,
     DeadlineExceeded,
+    DeadlineUnreachable,
     InternalError,
     InvalidRequest,
     LegatoError,
@@ -50,10 +51,10 @@ from legato.messages import (
     tool_result,
     user,
 )
-from legato.options import CallOptions
+from legato.options import CallOptions, ServiceClass
 from legato.pools import Pool, ProgramBytes, Tier
 from legato.program import Branch, Program, Scope
-from legato.reply import FinishReason, Piece, Reply, Timings, TokenLogprob, ToolCallPiece, Usage
+from legato.reply import Eta, FinishReason, Piece, Reply, Timings, TokenLogprob, ToolCallPiece, Usage
 from legato.stream import Stream
 from legato.tool_span import ToolSpan
 
@@ -66,6 +67,8 @@ __all__ = [
     "Client",
     "ContextLengthExceeded",
     "DeadlineExceeded",
+    "DeadlineUnreachable",
+    "Eta",
     "FinishReason",
     "InternalError",
     "InvalidRequest",
@@ -84,6 +87,7 @@ __all__ = [
     "ProgramStatus",
     "Reply",
     "Scope",
+    "ServiceClass",
     "Stream",
     "Tier",
     "Timings",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from legato.messages import Messages, system, to_wire
-from legato.options import CallOptions, check_names, request_of
+from legato.options import CallOptions, ServiceClass, check_names, request_of
 from legato.reply import Reply
 from legato.stream import Stream
 from legato.thread import Thread
@@ -20,6 +20,10 @@ class Identity:
 
     program_id: str
     tenant: str
+    service_class: ServiceClass = "default"
+    """Of calls that say nothing else."""
+    due: float | None = None
+    """When the program is wanted complete, on `time.monotonic`'s clock."""
 
 
 class Agent:
@@ -53,7 +57,7 @@ class Agent:
 
     def _stream(self, messages: Messages, options: CallOptions, *, incremental: bool) -> Stream:
         check_names(options)
-        merged: CallOptions = {**self._options, **options}
+        merged: CallOptions = {"service_class": self._identity.service_class, **self._options, **options}
         thread = self._thread()
         identity = call_pb2.CallIdentity(
             program_id=self._identity.program_id,
@@ -65,4 +69,4 @@ class Agent:
         )
         wire = [*self._opening, *to_wire(messages)]
         request = request_of(identity, wire, merged, incremental=incremental)
-        return Stream(self._transport, thread, request, merged.get("deadline_seconds"))
+        return Stream(self._transport, thread, request, merged.get("deadline_seconds"), self._identity.due)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from legato import chat_command
+from legato import calibrate_command, chat_command
 from legato.client import Client, default_address
 from legato.cluster import ROLES, ProgramStatus
 from legato.errors import LegatoError, Unavailable
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     programs.set_defaults(run=_listing(_programs, program_rows))
     models = commands.add_parser("models", parents=[common], help="list the served models")
     models.set_defaults(run=_listing(lambda client, _: client.models(), model_rows))
+    _add_calibrate(commands.add_parser("calibrate", parents=[common], help="fit the simulator's cost model to workers"))
     kv = commands.add_parser("kv", parents=[common], help="list the KV pools: what they hold, give and drop")
     kv.set_defaults(run=_listing(lambda client, _: client.pools(), tier_rows, pool_rows, eviction_rows, kept_rows))
     return parser
@@ -75,6 +76,12 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of an answer")
     parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
     parser.set_defaults(run=chat_command.run)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="whose workers, where several are served; they must be idle")
+    parser.add_argument("--out", default="profile.json", metavar="FILE", help="the profile (%(default)s)")
+    parser.set_defaults(run=calibrate_command.run)
 
 
 def _add_workers(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

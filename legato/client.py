@@ -16,6 +16,7 @@ from legato.cluster import (
     role_request,
     worker_of,
 )
+from legato.options import ServiceClass, check_urgency
 from legato.pools import Pool, pool_of
 from legato.program import Program
 from legato.transport import Policy, Transport
@@ -56,9 +57,21 @@ class Client:
         """Of the gateway, host:port."""
         return self._transport.address
 
-    def program(self, program_id: str = "") -> Program:
-        """One run of an agent program. Its id is fresh unless given; ids are path-safe and at most 256 bytes."""
-        return Program(self._transport, program_id, self._tenant)
+    def program(
+        self,
+        program_id: str = "",
+        *,
+        service_class: ServiceClass = "default",
+        deadline_seconds: float | None = None,
+    ) -> Program:
+        """One run of an agent program. Its id is fresh unless given; ids are path-safe and at most 256 bytes.
+
+        `service_class`: how urgent it is, where its calls say nothing else. `deadline_seconds`: from now, when it is
+        wanted complete, at most a year. Nothing is cut off then: the cluster tries to make it, and may refuse a call
+        (DEADLINE_UNREACHABLE) when it cannot. Raises InvalidRequest.
+        """
+        check_urgency(service_class, deadline_seconds)
+        return Program(self._transport, program_id, self._tenant, service_class, deadline_seconds)
 
     async def models(self) -> list[Model]:
         """The served models, by name. Raises LegatoError."""

@@ -7,8 +7,9 @@ from typing import Literal
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from legato.errors import InvalidRequest
-from legato.reply import Usage, usage_of
-from legato.v1 import gateway_pb2, kv_pb2, scheduler_pb2
+from legato.options import SERVICE_CLASSES, ServiceClass
+from legato.reply import Eta, Usage, eta_of, usage_of
+from legato.v1 import call_pb2, gateway_pb2, kv_pb2, scheduler_pb2
 
 WorkerRole = Literal["both", "prefill", "decode"]
 """Which half of a call a worker is for; "decode" also runs whole calls where that is predicted to be faster."""
@@ -86,6 +87,18 @@ class ProgramStatus:
     queue_seconds: float
     """Time that its calls waited in the scheduler."""
     usage: Usage
+    service_class: ServiceClass
+    deadline: datetime | None
+    """When it is wanted complete, if that was said."""
+    num_paused: int
+    """Of the queued calls, those that wait until some worker has room for what the program holds in KV."""
+    eta: Eta | None
+    """When it is expected to be complete; of a live program, if anything is known of it."""
+
+    @property
+    def paused(self) -> bool:
+        """Its calls wait until there is room for it."""
+        return self.num_paused > 0
 
 
 def model_of(model: gateway_pb2.Model) -> Model:
@@ -147,7 +160,18 @@ def program_of(program: scheduler_pb2.ProgramStatus) -> ProgramStatus:
         service_seconds=program.service_seconds,
         queue_seconds=program.queue_seconds,
         usage=usage_of(program.usage),
+        service_class=_class_of(program.service_class),
+        deadline=_time(program.deadline) if program.HasField("deadline") else None,
+        num_paused=program.num_paused,
+        eta=eta_of(program.eta) if program.HasField("eta") else None,
     )
+
+
+def _class_of(service_class: "call_pb2.ServiceClass.ValueType") -> ServiceClass:
+    for name, value in SERVICE_CLASSES.items():
+        if value == service_class:
+            return name
+    return "default"
 
 
 def _time(stamp: Timestamp) -> datetime:

@@ -10,6 +10,7 @@
     ├── Overloaded                  refused for now; `retry_after_seconds` says for how long
     ├── Unavailable                 nobody there: no gateway, no scheduler or no worker
     ├── DeadlineExceeded            the deadline passed first
+    ├── DeadlineUnreachable         the program's deadline cannot be met, so its call was not begun
     ├── CallCancelled               somebody else aborted the call
     └── InternalError               a bug on the other side
 
@@ -107,6 +108,12 @@ class DeadlineExceeded(LegatoError):
     default_reason = "DEADLINE_EXCEEDED"
 
 
+class DeadlineUnreachable(LegatoError):
+    """The program's deadline cannot be met as things are; the call was not begun, and is not tried again."""
+
+    default_reason = "DEADLINE_UNREACHABLE"
+
+
 class CallCancelled(LegatoError):
     """Somebody else aborted the call."""
 
@@ -121,6 +128,7 @@ _BY_REASON: dict[str, type[LegatoError]] = {
     "CONTEXT_LENGTH_EXCEEDED": ContextLengthExceeded,
     "MODEL_NOT_FOUND": ModelNotFound,
     "CALL_EXISTS": CallExists,
+    "DEADLINE_UNREACHABLE": DeadlineUnreachable,
 }
 
 _BY_STATUS: dict[grpc.StatusCode, type[LegatoError]] = {

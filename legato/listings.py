@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from legato.cluster import Model, ProgramStatus, Worker
 from legato.pools import Pool
+from legato.reply import Eta
 
 Rows: TypeAlias = list[Sequence[object]]
 
@@ -34,15 +35,21 @@ def worker_rows(workers: list[Worker]) -> Rows:
 
 
 def program_rows(programs: list[ProgramStatus]) -> Rows:
-    head = ("PROGRAM", "STATE", "AGE", "QUEUED", "RUNNING", "DONE", "RESTARTS", "SERVICE", "QUEUE", "TOKENS", "CACHED")
+    head = (
+        *("PROGRAM", "STATE", "CLASS", "AGE", "DEADLINE", "ETA", "QUEUED", "RUNNING", "DONE", "RESTARTS"),
+        *("SERVICE", "QUEUE", "TOKENS", "CACHED"),
+    )
     now = datetime.now(UTC)
     return [
         head,
         *(
             (
                 program.program_id,
-                "ended" if program.ended else "live",
+                "ended" if program.ended else "paused" if program.paused else "live",
+                program.service_class,
                 f"{((program.ended or now) - program.started).total_seconds():.1f}s" if program.started else "",
+                f"{(program.deadline - (program.ended or now)).total_seconds():.1f}s" if program.deadline else "",
+                _interval(program.eta) if program.eta else "",
                 program.num_queued,
                 program.num_running,
                 program.num_finished,
@@ -135,6 +142,11 @@ def kept_rows(pools: list[Pool]) -> Rows:
         ("POOL", "PROGRAM", "KEPT"),
         *((pool.pool_id, top.program_id, _bytes(top.num_bytes)) for pool in pools for top in pool.top_programs),
     ]
+
+
+def _interval(eta: Eta) -> str:
+    """The mean, and where it lies with a chance of 0.8."""
+    return f"{eta.expected_seconds:.1f}s ({eta.low_seconds:.1f}-{eta.high_seconds:.1f})"
 
 
 def _share(part: int, whole: int) -> str:

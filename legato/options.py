@@ -8,6 +8,15 @@ from legato.errors import InvalidRequest
 from legato.messages import Tool
 from legato.v1 import call_pb2, gateway_pb2
 
+ServiceClass = Literal["interactive", "default", "batch"]
+"""Someone waits for each answer; someone waits for the program; nobody waits."""
+
+SERVICE_CLASSES: dict[ServiceClass, "call_pb2.ServiceClass.ValueType"] = {
+    "interactive": call_pb2.SERVICE_CLASS_INTERACTIVE,
+    "default": call_pb2.SERVICE_CLASS_DEFAULT,
+    "batch": call_pb2.SERVICE_CLASS_BATCH,
+}
+
 
 class CallOptions(TypedDict, total=False):
     """All of them optional; what is left out takes the agent's value, then the engine's default."""
@@ -18,8 +27,12 @@ class CallOptions(TypedDict, total=False):
     """A named place in the program ("draft", "review")."""
     priority: int
     """Higher is more urgent; 0 is normal. Range [-1000, 1000]."""
+    service_class: ServiceClass
+    """How urgent its program is; what its newest call says counts."""
+    expected_output_tokens: int
+    """How long the answer will be, if that is known; it is not cut there."""
     deadline_seconds: float
-    """For the whole call, retries included; the client's otherwise."""
+    """For the whole call, retries included; the client's otherwise. The program's own: `Client.program`."""
     chat_template_kwargs: Mapping[str, Any]
     """Extra variables of the chat template."""
 
@@ -73,6 +86,7 @@ class CallOptions(TypedDict, total=False):
     """The text must be one of these."""
 
 
+_LONGEST_DEADLINE_SECONDS = 31_536_000
 _SAMPLING = call_pb2.Sampling.DESCRIPTOR.fields_by_name
 _CHOICES = {
     "auto": call_pb2.ToolChoice.MODE_AUTO,
@@ -86,6 +100,16 @@ def check_names(options: CallOptions) -> None:
     for name in options:
         if name not in CallOptions.__annotations__:
             raise TypeError(f"unexpected keyword argument {name!r}")
+
+
+def check_urgency(service_class: str, deadline_seconds: float | None) -> None:
+    """Raise InvalidRequest for what the cluster would not take."""
+    if service_class not in SERVICE_CLASSES:
+        message = f"service_class must be one of {', '.join(SERVICE_CLASSES)}, not {service_class!r}"
+        raise InvalidRequest(message, field="service_class")
+    if deadline_seconds is not None and not 0 < deadline_seconds <= _LONGEST_DEADLINE_SECONDS:
+        message = f"deadline_seconds must be in (0, {_LONGEST_DEADLINE_SECONDS}], not {deadline_seconds}"
+        raise InvalidRequest(message, field="deadline_seconds")
 
 
 def request_of(
@@ -104,6 +128,10 @@ def request_of(
         incremental=incremental,
     )
     _assign(request, "priority", options.get("priority", 0))
+    _assign(request, "expected_output_tokens", options.get("expected_output_tokens", 0))
+    if (service_class := options.get("service_class")) is not None:
+        check_urgency(service_class, None)
+        request.service_class = SERVICE_CLASSES[service_class]
     if "chat_template_kwargs" in options:
         request.chat_template_kwargs_json = _json(options["chat_template_kwargs"], "chat_template_kwargs")
     return request

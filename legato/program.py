@@ -8,6 +8,7 @@ task: whatever runs inside `async with program.branch()`, and tasks that start t
 import asyncio
 import logging
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
@@ -16,7 +17,7 @@ from typing import Any, Self, TypeVar, Unpack, overload
 
 from legato.agent import Agent, Identity
 from legato.errors import LegatoError
-from legato.options import CallOptions
+from legato.options import CallOptions, ServiceClass
 from legato.thread import Front, Thread
 from legato.tool_span import ToolSpan
 from legato.transport import Policy, Transport
@@ -96,10 +97,18 @@ class Scope(ABC):
 class Program(Scope):
     """One run of an agent program: `async with client.program() as program`. Leaving tells the cluster of its end."""
 
-    def __init__(self, transport: Transport, program_id: str, tenant: str) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        program_id: str,
+        tenant: str,
+        service_class: ServiceClass,
+        deadline_seconds: float | None,
+    ) -> None:
         super().__init__(self)
         self.transport = transport
-        self.identity = Identity(program_id or secrets.token_hex(8), tenant)
+        due = None if deadline_seconds is None else time.monotonic() + deadline_seconds
+        self.identity = Identity(program_id or secrets.token_hex(8), tenant, service_class, due)
         self._main = Thread()
 
     @property

@@ -39,6 +39,17 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Eta:
+    """When a program is expected to be complete, in seconds from the moment when it was said."""
+
+    expected_seconds: float
+    low_seconds: float
+    """With a chance of 0.1 it is sooner than this."""
+    high_seconds: float
+    """With a chance of 0.1 it is later than this."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """Log probability of one generated token."""
 
@@ -91,6 +102,8 @@ class Reply:
     model: str
     worker_id: str
     """The worker that finished it."""
+    eta: Eta | None = None
+    """The program's, as it was said with the call's first output; None: nothing is known."""
 
     @property
     def message(self) -> Message:
@@ -112,9 +125,12 @@ class Assembly:
         self._reasoning: list[str] = []
         self._tool_calls: dict[int, ToolCall] = {}
         self._logprobs: list[TokenLogprob] = []
+        self._eta: Eta | None = None
 
     def add(self, event: gateway_pb2.ChatResponse) -> Piece | None:
         """Take the next event; returns what it brought, None for one without content."""
+        if event.HasField("eta"):
+            self._eta = eta_of(event.eta)
         piece = Piece(
             event.text,
             event.reasoning,
@@ -147,12 +163,18 @@ class Assembly:
             self._call_id,
             finish.model,
             finish.worker_id,
+            self._eta,
         )
 
 
 def usage_of(usage: call_pb2.Usage) -> Usage:
     """The wire's usage as a value."""
     return Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+
+
+def eta_of(eta: call_pb2.Eta) -> Eta:
+    """The wire's estimate as a value."""
+    return Eta(eta.expected_seconds, eta.low_seconds, eta.high_seconds)
 
 
 def _logprob(token: call_pb2.TokenLogprob) -> TokenLogprob:

@@ -1,5 +1,6 @@
 """One running call."""
 
+import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,9 @@ from legato.reply import Assembly, Piece, Reply
 from legato.thread import Front, Thread
 from legato.transport import Attempts, Transport, trace_metadata
 from legato.v1 import gateway_pb2
+
+_OVERDUE_SECONDS = 0.001
+"""What is left of a deadline that has passed: 0 would be none."""
 
 
 class Stream:
@@ -26,11 +30,14 @@ class Stream:
         thread: Thread,
         request: gateway_pb2.ChatRequest,
         deadline_seconds: float | None,
+        due: float | None,
     ) -> None:
+        """`due`: when the program is wanted complete, on `time.monotonic`'s clock."""
         self._transport = transport
         self._thread = thread
         self._request = request
         self._deadline_seconds = deadline_seconds
+        self._due = due
         self._front: Front = {}
         self._assembly = Assembly(request.identity.program_id, request.identity.call_id)
         self._attempts: Attempts | None = None
@@ -90,6 +97,8 @@ class Stream:
         raise StopAsyncIteration
 
     def _start(self, attempts: Attempts) -> None:
+        if self._due is not None:
+            self._request.program_deadline_seconds = max(_OVERDUE_SECONDS, self._due - time.monotonic())
         self._call = self._transport.stub.Chat(
             self._request, timeout=attempts.remaining_seconds(), metadata=trace_metadata()
         )

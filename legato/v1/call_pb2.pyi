@@ -19,6 +19,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ServiceClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ServiceClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServiceClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SERVICE_CLASS_UNSPECIFIED: _ServiceClass.ValueType  # 0
+    """As DEFAULT."""
+    SERVICE_CLASS_INTERACTIVE: _ServiceClass.ValueType  # 1
+    """Someone waits for each answer."""
+    SERVICE_CLASS_DEFAULT: _ServiceClass.ValueType  # 2
+    """Someone waits for the program."""
+    SERVICE_CLASS_BATCH: _ServiceClass.ValueType  # 3
+    """Nobody waits: it may run when there is room."""
+
+class ServiceClass(_ServiceClass, metaclass=_ServiceClassEnumTypeWrapper):
+    """ServiceClass says how urgent a program's calls are to their user."""
+
+SERVICE_CLASS_UNSPECIFIED: ServiceClass.ValueType  # 0
+"""As DEFAULT."""
+SERVICE_CLASS_INTERACTIVE: ServiceClass.ValueType  # 1
+"""Someone waits for each answer."""
+SERVICE_CLASS_DEFAULT: ServiceClass.ValueType  # 2
+"""Someone waits for the program."""
+SERVICE_CLASS_BATCH: ServiceClass.ValueType  # 3
+"""Nobody waits: it may run when there is room."""
+Global___ServiceClass: _TypeAlias = ServiceClass  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -104,6 +132,38 @@ class CallIdentity(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallIdentity: _TypeAlias = CallIdentity  # noqa: Y015
+
+@_typing.final
+class Eta(_message.Message):
+    """Eta says when a program is expected to be complete, in seconds from the moment when it is said: an estimate from what
+    was learned of programs of the same kind.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_SECONDS_FIELD_NUMBER: _builtins.int
+    LOW_SECONDS_FIELD_NUMBER: _builtins.int
+    HIGH_SECONDS_FIELD_NUMBER: _builtins.int
+    expected_seconds: _builtins.float
+    """The mean."""
+    low_seconds: _builtins.float
+    """With a chance of 0.1 it is sooner than this."""
+    high_seconds: _builtins.float
+    """With a chance of 0.1 it is later than this."""
+    def __init__(
+        self,
+        *,
+        expected_seconds: _builtins.float = ...,
+        low_seconds: _builtins.float = ...,
+        high_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_seconds", b"expected_seconds", "high_seconds", b"high_seconds", "low_seconds", b"low_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Eta: _TypeAlias = Eta  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):

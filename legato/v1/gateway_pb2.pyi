@@ -82,6 +82,9 @@ class ChatRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     INCREMENTAL_FIELD_NUMBER: _builtins.int
     CHAT_TEMPLATE_KWARGS_JSON_FIELD_NUMBER: _builtins.int
+    SERVICE_CLASS_FIELD_NUMBER: _builtins.int
+    PROGRAM_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    EXPECTED_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Served model name; empty when the cluster serves only one."""
     parallel_tool_calls: _builtins.bool
@@ -92,6 +95,14 @@ class ChatRequest(_message.Message):
     """The caller reads the output as it comes; unset, the gateway may send it in few large pieces."""
     chat_template_kwargs_json: _builtins.str
     """Extra variables of the chat template, as a JSON object."""
+    service_class: _call_pb2.ServiceClass.ValueType
+    """How urgent the program is."""
+    program_deadline_seconds: _builtins.float
+    """From now, when the program is wanted complete; 0: not said. At most 31,536,000 (a year). No call is cut off by it;
+    the scheduler may refuse a call of a program that cannot make it (DEADLINE_UNREACHABLE).
+    """
+    expected_output_tokens: _builtins.int
+    """Tokens of output that the caller expects; 0: not said."""
     @_builtins.property
     def identity(self) -> _call_pb2.CallIdentity:
         """Whose call this is; an empty call_id is filled in by the gateway."""
@@ -130,10 +141,13 @@ class ChatRequest(_message.Message):
         priority: _builtins.int = ...,
         incremental: _builtins.bool = ...,
         chat_template_kwargs_json: _builtins.str = ...,
+        service_class: _call_pb2.ServiceClass.ValueType = ...,
+        program_deadline_seconds: _builtins.float = ...,
+        expected_output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "constraint", b"constraint", "identity", b"identity", "parallel_tool_calls", b"parallel_tool_calls", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "chat_template_kwargs_json", b"chat_template_kwargs_json", "constraint", b"constraint", "identity", b"identity", "incremental", b"incremental", "messages", b"messages", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "priority", b"priority", "sampling", b"sampling", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "chat_template_kwargs_json", b"chat_template_kwargs_json", "constraint", b"constraint", "expected_output_tokens", b"expected_output_tokens", "identity", b"identity", "incremental", b"incremental", "messages", b"messages", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "priority", b"priority", "program_deadline_seconds", b"program_deadline_seconds", "sampling", b"sampling", "service_class", b"service_class", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
@@ -155,6 +169,7 @@ class ChatResponse(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    ETA_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Output tokens before this piece."""
     text: _builtins.str
@@ -179,6 +194,10 @@ class ChatResponse(_message.Message):
     def finish(self) -> Global___ChatFinish:
         """Set on the last event."""
 
+    @_builtins.property
+    def eta(self) -> _call_pb2.Eta:
+        """When the program is expected to be complete, said when the call was placed; on the first event, if it is known."""
+
     def __init__(
         self,
         *,
@@ -190,10 +209,11 @@ class ChatResponse(_message.Message):
         logprobs: _abc.Iterable[_call_pb2.TokenLogprob] | None = ...,
         finish: Global___ChatFinish | None = ...,
         num_tokens: _builtins.int = ...,
+        eta: _call_pb2.Eta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "identity", b"identity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "finish", b"finish", "identity", b"identity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "identity", b"identity", "logprobs", b"logprobs", "num_tokens", b"num_tokens", "offset", b"offset", "reasoning", b"reasoning", "text", b"text", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "finish", b"finish", "identity", b"identity", "logprobs", b"logprobs", "num_tokens", b"num_tokens", "offset", b"offset", "reasoning", b"reasoning", "text", b"text", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,6 +180,9 @@ class SubmitCall(_message.Message):
     QUEUE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
+    SERVICE_CLASS_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    EXPECTED_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Served model name."""
     prompt_tokens: _builtins.int
@@ -196,6 +199,12 @@ class SubmitCall(_message.Message):
     """0 for a new call; on announcing a running call again, its attempt."""
     worker_id: _builtins.str
     """On announcing a running call again, where it runs."""
+    service_class: _call_pb2.ServiceClass.ValueType
+    """How urgent its program is; what its newest call says counts."""
+    deadline_seconds: _builtins.float
+    """From now, when its program is wanted complete; 0: not said. The earliest that a program's calls say counts."""
+    expected_output_tokens: _builtins.int
+    """Tokens of output that its caller expects; 0: not said."""
     @_builtins.property
     def identity(self) -> _call_pb2.CallIdentity:
         """Whose call this is."""
@@ -216,10 +225,13 @@ class SubmitCall(_message.Message):
         queue_timeout_seconds: _builtins.float = ...,
         attempt: _builtins.int = ...,
         worker_id: _builtins.str = ...,
+        service_class: _call_pb2.ServiceClass.ValueType = ...,
+        deadline_seconds: _builtins.float = ...,
+        expected_output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "block_hashes", b"block_hashes", "identity", b"identity", "max_tokens", b"max_tokens", "model", b"model", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "queue_timeout_seconds", b"queue_timeout_seconds", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "block_hashes", b"block_hashes", "deadline_seconds", b"deadline_seconds", "expected_output_tokens", b"expected_output_tokens", "identity", b"identity", "max_tokens", b"max_tokens", "model", b"model", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "queue_timeout_seconds", b"queue_timeout_seconds", "service_class", b"service_class", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,6 +441,7 @@ class Placement(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXPECTED_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     KV_FIELD_NUMBER: _builtins.int
+    ETA_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     """The program."""
     call_id: _builtins.str
@@ -447,6 +460,10 @@ class Placement(_message.Message):
     def kv(self) -> _kv_pb2.KVPlan:
         """To be handed to the worker as it is."""
 
+    @_builtins.property
+    def eta(self) -> _call_pb2.Eta:
+        """The program's, if anything is known of it."""
+
     def __init__(
         self,
         *,
@@ -458,10 +475,11 @@ class Placement(_message.Message):
         priority: _builtins.int = ...,
         expected_cached_tokens: _builtins.int = ...,
         kv: _kv_pb2.KVPlan | None = ...,
+        eta: _call_pb2.Eta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kv", b"kv"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "kv", b"kv"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call_id", b"call_id", "expected_cached_tokens", b"expected_cached_tokens", "kv", b"kv", "priority", b"priority", "program_id", b"program_id", "worker_address", b"worker_address", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call_id", b"call_id", "eta", b"eta", "expected_cached_tokens", b"expected_cached_tokens", "kv", b"kv", "priority", b"priority", "program_id", b"program_id", "worker_address", b"worker_address", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -483,7 +501,7 @@ class Rejection(_message.Message):
     call_id: _builtins.str
     """The call."""
     reason: _builtins.str
-    """A reason of the error table: QUEUE_FULL, QUEUE_TIMEOUT, MODEL_NOT_FOUND, NO_WORKER, CALL_EXISTS, ..."""
+    """A reason of the error table: QUEUE_FULL, QUEUE_TIMEOUT, DEADLINE_UNREACHABLE, MODEL_NOT_FOUND, NO_WORKER, ..."""
     message: _builtins.str
     """For people."""
     retry_after_seconds: _builtins.float
@@ -659,6 +677,10 @@ class ProgramStatus(_message.Message):
     SERVICE_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    SERVICE_CLASS_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    NUM_PAUSED_FIELD_NUMBER: _builtins.int
+    ETA_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     """The program."""
     tenant: _builtins.str
@@ -675,6 +697,10 @@ class ProgramStatus(_message.Message):
     """Engine seconds that its finished calls took, the attained service."""
     queue_seconds: _builtins.float
     """Seconds that its calls waited in the scheduler."""
+    service_class: _call_pb2.ServiceClass.ValueType
+    """How urgent it is."""
+    num_paused: _builtins.int
+    """Of its queued calls, those that wait until some worker has room for what the program holds in KV: it is paused."""
     @_builtins.property
     def started(self) -> _timestamp_pb2.Timestamp:
         """When its first call came."""
@@ -686,6 +712,14 @@ class ProgramStatus(_message.Message):
     @_builtins.property
     def usage(self) -> _call_pb2.Usage:
         """Tokens used."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When it is wanted complete, if that was said."""
+
+    @_builtins.property
+    def eta(self) -> _call_pb2.Eta:
+        """When it is expected to be complete; of a live program, if anything is known of it."""
 
     def __init__(
         self,
@@ -701,10 +735,14 @@ class ProgramStatus(_message.Message):
         service_seconds: _builtins.float = ...,
         queue_seconds: _builtins.float = ...,
         usage: _call_pb2.Usage | None = ...,
+        service_class: _call_pb2.ServiceClass.ValueType = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        num_paused: _builtins.int = ...,
+        eta: _call_pb2.Eta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "started", b"started", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "eta", b"eta", "started", b"started", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "num_finished", b"num_finished", "num_queued", b"num_queued", "num_restarted", b"num_restarted", "num_running", b"num_running", "program_id", b"program_id", "queue_seconds", b"queue_seconds", "service_seconds", b"service_seconds", "started", b"started", "tenant", b"tenant", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "ended", b"ended", "eta", b"eta", "num_finished", b"num_finished", "num_paused", b"num_paused", "num_queued", b"num_queued", "num_restarted", b"num_restarted", "num_running", b"num_running", "program_id", b"program_id", "queue_seconds", b"queue_seconds", "service_class", b"service_class", "service_seconds", b"service_seconds", "started", b"started", "tenant", b"tenant", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

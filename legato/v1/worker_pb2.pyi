@@ -182,6 +182,7 @@ class GenerateRequest(_message.Message):
 
     START_FIELD_NUMBER: _builtins.int
     ABORT_FIELD_NUMBER: _builtins.int
+    PRIORITIZE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___StartCall:
         """Begin a call."""
@@ -190,17 +191,22 @@ class GenerateRequest(_message.Message):
     def abort(self) -> Global___AbortCall:
         """End a call early."""
 
+    @_builtins.property
+    def prioritize(self) -> Global___PrioritizeCall:
+        """Make a call more or less urgent."""
+
     def __init__(
         self,
         *,
         start: Global___StartCall | None = ...,
         abort: Global___AbortCall | None = ...,
+        prioritize: Global___PrioritizeCall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "command", b"command", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "command", b"command", "prioritize", b"prioritize", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "command", b"command", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "command", b"command", "prioritize", b"prioritize", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "abort"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "abort", "prioritize"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -327,6 +333,34 @@ class AbortCall(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AbortCall: _TypeAlias = AbortCall  # noqa: Y015
+
+@_typing.final
+class PrioritizeCall(_message.Message):
+    """PrioritizeCall gives a call another engine priority, whether it waits or runs. Nothing happens if it had finished, or
+    if the engine keeps the priorities that calls come with (vLLM without preemption does).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    """The call."""
+    priority: _builtins.int
+    """Engine priority; smaller runs first."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrioritizeCall: _TypeAlias = PrioritizeCall  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):

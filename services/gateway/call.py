@@ -19,10 +19,13 @@ from legato.v1 import call_pb2, scheduler_pb2, worker_pb2
 from services.common.errors import Failure, Reason, reason_named
 from services.gateway import metrics
 from services.gateway.account import Account
+from services.gateway.eta import aged
 from services.gateway.neighbours import CallKey, Scheduler, Slot, Workers
 from services.gateway.piece import Ending, Pending, Piece
 from services.gateway.resuming import holds_state
 
+_OVERDUE_SECONDS = 0.001
+"""What is left of a deadline that has passed: 0 would be none."""
 _WORKER_TROUBLE = (Reason.ENGINE_DEAD, Reason.DRAINING, Reason.UNAVAILABLE)
 
 
@@ -62,11 +65,14 @@ class Call:
         self._max_restarts = max_restarts
         self._wake = wake
         self._account = Account(began, now)
+        self._began = began
+        self._now = now
         self._attempt = 0
         self._begun = False
         """Whether this attempt gave output."""
         self._placement = scheduler_pb2.Placement()
         """Of this attempt."""
+        self._placed_at = began
         self._slot: Slot | None = None
         self._hands_off = False
         """Whether this attempt is to prefill only."""
@@ -88,15 +94,25 @@ class Call:
     def placed(self) -> bool:
         return self._slot is not None
 
+    @property
+    def eta(self) -> call_pb2.Eta | None:
+        """When its program is expected to be complete, from now, as the scheduler said with its place."""
+        said = self._placement.eta if self._placement.HasField("eta") else None
+        return said and aged(said, self._now() - self._placed_at)
+
     def announcement(self) -> scheduler_pb2.SubmitCall:
         """How a scheduler that does not know the call hears of it."""
         submit = self._prepared.submit
         if self._slot is None:
             self._attempt = 0  # the one who counted has forgotten it
-            return submit
+            if not submit.deadline_seconds:
+                return submit
         announced = scheduler_pb2.SubmitCall()
         announced.CopyFrom(submit)
-        announced.attempt, announced.worker_id = self._attempt, self._placement.worker_id
+        if self._slot is not None:
+            announced.attempt, announced.worker_id = self._attempt, self._placement.worker_id
+        if submit.deadline_seconds:
+            announced.deadline_seconds = max(_OVERDUE_SECONDS, submit.deadline_seconds - (self._now() - self._began))
         return announced
 
     def on_placement(self, placement: scheduler_pb2.Placement) -> None:
@@ -108,7 +124,7 @@ class Call:
             self._lose()
         self._attempt = placement.attempt
         self._begun = False
-        self._placement = placement
+        self._placement, self._placed_at = placement, self._now()
         self._run(self._start(placement))
 
     def on_rejection(self, failure: Failure) -> None:

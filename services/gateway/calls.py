@@ -152,7 +152,10 @@ class Calls:
             prompt_tokens=len(prompt.token_ids),
             max_tokens=prompt.max_tokens,
             block_hashes=prompt.block_hashes,
-            priority=request.priority,
+            priority=request.urgency.priority or 0,
+            service_class=request.urgency.service_class,
+            deadline_seconds=request.urgency.deadline_seconds,
+            expected_output_tokens=request.urgency.expected_output_tokens,
             queue_timeout_seconds=self.section.queue_timeout_seconds,
         )
         return Prepared(start, submit, request.incremental, counts_prompt=number == 0)

@@ -49,7 +49,8 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
                 with every(self._calls.section.stalled_reader_seconds, stall.check):
                     while not run.over:
                         if item := await run.next():
-                            response = response_of(item[1], None if introduced else identity, run.model)
+                            first = (None, None) if introduced else (identity, run.eta)
+                            response = response_of(item[1], first[0], run.model, first[1])
                             introduced = True
                             with stall.writing():
                                 yield response

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -18,8 +18,10 @@ from legato.v1 import gateway_pb2
 from services.common import telemetry
 from services.common.errors import Failure, Reason
 from services.gateway import identity as identities
+from services.gateway import urgency
 from services.gateway.boundary import HEADERS, boundary
 from services.gateway.calls import Calls
+from services.gateway.eta import headers_of
 from services.gateway.identity import Identity
 from services.gateway.openai.answer import Answered, ChatShape, Chunks, CompletionShape, Shape, whole
 from services.gateway.openai.chat import parse_chat
@@ -32,10 +34,13 @@ from services.gateway.sse import stream
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LINGER_SECONDS = 2.0  # for a client that still sends what we refused to read, so that it sees the refusal
+_BACKLOG = 65_535
+"""As long as the kernel allows (net.core.somaxconn). Connections that a busy loop has not accepted yet wait here. One
+that finds no room is tried again by its own kernel after 1, 3, 7, 15, 31, 63 s: it hangs long after the burst."""
 _LIVE = ("/health", "/healthz", "/livez", "/ping")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     """One request of the API: its fields, the prompts that it holds, how it is answered."""
 
@@ -85,8 +90,10 @@ class HttpDoor:
     async def _serve(self, request: web.Request, understand: Callable[[bytes], _Asked]) -> web.StreamResponse:
         identity = identities.from_headers(request.headers, self._section.tenant_header)
         headers = request[HEADERS] = identity.headers()
+        said = urgency.from_headers(request.headers)
         body = await self._body(request)
         asked = await self._calls.offload(len(body), understand, body)
+        asked.requests = [replace(one, urgency=said.over(one.urgency)) for one in asked.requests]
         return await self._answer(request, identity, asked, len(body), headers)
 
     async def _answer(
@@ -105,6 +112,7 @@ class HttpDoor:
                     pieces[item[0]] = item[1]
             ordered = [piece for _, piece in sorted(pieces.items())]
             body = whole(answered, asked.shape, ordered, run.usage(), run.endings)
+            headers = {**headers, **headers_of(run.eta)}
         return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def _body(self, request: web.Request) -> bytes:
@@ -170,7 +178,7 @@ async def serving(door: HttpDoor, host: str, port: int, drain_seconds: float) ->
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

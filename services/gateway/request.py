@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from legato.v1 import call_pb2
+from services.gateway.urgency import NOTHING_SAID, Urgency
 
 Conversation: TypeAlias = Sequence[Mapping[str, Any]]
 """Messages as chat templates take them: role, content and, where there are any, name, tool_calls, tool_call_id,
@@ -39,8 +40,7 @@ class Request:
     tool_choice: call_pb2.ToolChoice = field(default_factory=call_pb2.ToolChoice)
     parallel_tool_calls: bool = True
     parse_reasoning: bool = False
-    priority: int = 0
-    """Higher is more urgent."""
+    urgency: Urgency = NOTHING_SAID
     incremental: bool = False
     """The caller reads along."""
     choices: int = 1

@@ -32,6 +32,11 @@ class Run:
         """Whether all output was taken."""
         return not self._open
 
+    @property
+    def eta(self) -> call_pb2.Eta | None:
+        """When the program is expected to be complete, from now; None while nothing is known."""
+        return next((eta for call in self._calls if (eta := call.eta) is not None), None)
+
     def add(self, call: Call, *, counts_prompt: bool) -> None:
         """`counts_prompt`: it is the first call with this prompt, of which usage speaks once."""
         if counts_prompt:

@@ -8,6 +8,7 @@ from aiohttp import web
 from services.common.errors import Failure
 from services.gateway import metrics
 from services.gateway.config import GatewaySection
+from services.gateway.eta import headers_of
 from services.gateway.openai.answer import DONE, Chunks
 from services.gateway.openai.errors import error_body
 from services.gateway.run import Run
@@ -27,7 +28,7 @@ async def stream(
     """Write the whole output of `run`. Raises Failure as long as nothing was written; later it is an event."""
     with every(section.early_headers_seconds, run.nudge):
         first = await run.next()  # a call that is refused at once is told so by its status
-    response = web.StreamResponse(headers={**_HEADERS, **headers})
+    response = web.StreamResponse(headers={**_HEADERS, **headers, **headers_of(run.eta)})
     await response.prepare(request)
     writer = _Writer(request, response)
     with every(section.keepalive_seconds, run.nudge), every(section.stalled_reader_seconds, writer.stall.check):

@@ -8,6 +8,7 @@ from services.common.errors import Failure, Reason
 from services.gateway.identity import Identity
 from services.gateway.piece import Piece
 from services.gateway.request import Chat, Request
+from services.gateway.urgency import MOST_OUTPUT_TOKENS, MOST_PRIORITY, Urgency, checked_deadline
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 _RANGES: Final = {
@@ -28,8 +29,6 @@ def request_of(asked: gateway_pb2.ChatRequest, default_max_tokens: int) -> Reque
     """Raises Failure with the field that is not taken."""
     if not asked.messages:
         raise _refuse("messages", "at least one message is needed")
-    if not -1000 <= asked.priority <= 1000:
-        raise _refuse("priority", f"must be in [-1000, 1000], got {asked.priority}")
     return Request(
         model=asked.model,
         source=Chat(
@@ -43,13 +42,15 @@ def request_of(asked: gateway_pb2.ChatRequest, default_max_tokens: int) -> Reque
         tool_choice=_tool_choice(asked),
         parallel_tool_calls=asked.parallel_tool_calls or not asked.HasField("parallel_tool_calls"),
         parse_reasoning=True,
-        priority=asked.priority,
+        urgency=_urgency(asked),
         incremental=asked.incremental,
     )
 
 
-def response_of(piece: Piece, identity: Identity | None, model: str) -> gateway_pb2.ChatResponse:
-    """`identity`: on the first piece."""
+def response_of(
+    piece: Piece, identity: Identity | None, model: str, eta: call_pb2.Eta | None
+) -> gateway_pb2.ChatResponse:
+    """`identity` and `eta`: on the first piece."""
     response = gateway_pb2.ChatResponse(
         identity=identity.message() if identity else None,
         offset=piece.offset,
@@ -58,6 +59,7 @@ def response_of(piece: Piece, identity: Identity | None, model: str) -> gateway_
         tool_calls=piece.tool_calls,
         logprobs=piece.logprobs,
         num_tokens=len(piece.token_ids),
+        eta=eta,
     )
     if ending := piece.ending:
         finish = gateway_pb2.ChatFinish(
@@ -65,6 +67,16 @@ def response_of(piece: Piece, identity: Identity | None, model: str) -> gateway_
         )
         response.finish.CopyFrom(finish)
     return response
+
+
+def _urgency(asked: gateway_pb2.ChatRequest) -> Urgency:
+    if abs(asked.priority) > MOST_PRIORITY:
+        raise _refuse("priority", f"must be in [-{MOST_PRIORITY}, {MOST_PRIORITY}], got {asked.priority}")
+    if asked.service_class not in call_pb2.ServiceClass.values():
+        raise _refuse("service_class", f"must be interactive, default or batch, got {asked.service_class}")
+    deadline = checked_deadline(asked.program_deadline_seconds, "program_deadline_seconds")
+    expected = min(asked.expected_output_tokens, MOST_OUTPUT_TOKENS)
+    return Urgency(asked.service_class, asked.priority, deadline, expected)
 
 
 def _message(message: gateway_pb2.Message, field: str) -> dict[str, Any]:

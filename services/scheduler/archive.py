@@ -7,11 +7,13 @@ changed programs are remembered and written later. Nothing ever waits for the st
 import asyncio
 import json
 import logging
+from math import inf
 from typing import Any
 
 from services.common.state import Store, StoreUnavailable
 from services.scheduler import metrics
 from services.scheduler.events import ProgramRestored, TokenUsage
+from services.scheduler.forecast import ServiceClass
 from services.scheduler.records import Program
 from services.scheduler.term import Term
 
@@ -85,6 +87,9 @@ async def _save_batch(term: Term, store: Store, expire_seconds: float) -> None:
 def _write(program: Program, epoch: float) -> bytes:
     values: dict[str, Any] = {name: getattr(program, name) for name in _FIELDS}
     usage = program.usage
+    values["service_class"] = int(program.service_class)
+    if program.deadline < inf:
+        values["deadline"] = program.deadline + epoch
     values["usage"] = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
     return json.dumps({"tenant": program.tenant, "started": program.started + epoch, **values}).encode()
 
@@ -92,5 +97,12 @@ def _write(program: Program, epoch: float) -> bytes:
 def _read(program_id: str, value: bytes, epoch: float) -> ProgramRestored:
     values = json.loads(value)
     known = {name: values[name] for name in _FIELDS}
-    usage = TokenUsage(*values["usage"])
-    return ProgramRestored(program_id, values["tenant"], values["started"] - epoch, usage=usage, **known)
+    return ProgramRestored(
+        program_id,
+        values["tenant"],
+        values["started"] - epoch,
+        usage=TokenUsage(*values["usage"]),
+        service_class=ServiceClass(values.get("service_class", ServiceClass.DEFAULT)),  # earlier versions wrote none
+        deadline=values["deadline"] - epoch if "deadline" in values else inf,
+        **known,
+    )

@@ -8,6 +8,7 @@ import asyncio
 
 from legato.v1 import scheduler_pb2
 from services.common.errors import Failure
+from services.scheduler.eta import Eta
 from services.scheduler.events import CallKey, Place, Reject
 from services.scheduler.translation import decision_of
 
@@ -18,16 +19,16 @@ class Outbox:
     """Written by the core's driver, read by the stream."""
 
     def __init__(self) -> None:
-        self._waiting: dict[CallKey, Place | Reject] = {}
+        self._waiting: dict[CallKey, tuple[Place | Reject, Eta | None]] = {}
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._closed = False
         self._failure: Failure | None = None
 
-    def put(self, action: Place | Reject) -> None:
-        """Add a decision, in place of an unsent one about the same call."""
-        self._waiting[action.program_id, action.call_id] = action
+    def put(self, action: Place | Reject, eta: Eta | None = None) -> None:
+        """Add a decision, in place of an unsent one about the same call. `eta`: of its program."""
+        self._waiting[action.program_id, action.call_id] = action, eta
         self._changed.set()
         if len(self._waiting) >= _FULL:
             self._room.clear()
@@ -57,7 +58,7 @@ class Outbox:
                 break
             self._changed.clear()
             await self._changed.wait()
-        batch = scheduler_pb2.ScheduleResponse(events=[decision_of(action) for action in self._waiting.values()])
+        batch = scheduler_pb2.ScheduleResponse(events=[decision_of(*waiting) for waiting in self._waiting.values()])
         self._waiting.clear()
         self._room.set()
         return batch

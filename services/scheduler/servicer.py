@@ -79,7 +79,8 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         listed = itertools.chain(programs.live(), programs.ended() if request.include_ended else ())
         chosen = (program for program in listed if not request.tenant or program.tenant == request.tenant)
         newest = heapq.nlargest(request.limit or _LISTED, chosen, key=lambda program: program.started)
-        return scheduler_pb2.ListProgramsResponse(programs=[status_of(program, term.epoch) for program in newest])
+        statuses = [status_of(program, term.epoch, term.eta(program)) for program in newest]
+        return scheduler_pb2.ListProgramsResponse(programs=statuses)
 
     async def ListPools(
         self, request: scheduler_pb2.ListPoolsRequest, context: grpc.aio.ServicerContext[Any, Any]

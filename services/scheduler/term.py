@@ -16,9 +16,11 @@ from services.scheduler import metrics
 from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
 from services.scheduler.errands import Errands
+from services.scheduler.eta import Eta
 from services.scheduler.events import Action, Event, GatewayLost, Place, ProgramChanged, Reject, Restarted
 from services.scheduler.outbox import Outbox
 from services.scheduler.pool_events import Prefetch, ReleaseProgram
+from services.scheduler.records import Program
 
 NOT_LEADER = "another scheduler leads"
 
@@ -55,15 +57,15 @@ class Term:
     """Everything runs on the event loop's thread. After `end` nothing is taken in and nothing goes out."""
 
     def __init__(self, settings: SchedulerSection) -> None:
-        clock = LoopClock()
+        self._clock = LoopClock()
         self.core = Core(settings.limits(), settings.load_policy())
-        self.epoch = time.time() - clock.now()
+        self.epoch = time.time() - self._clock.now()
         """Unix time at the origin of the core's clock."""
         self.reports: dict[str, WorkerReport] = {}
         self.pools: dict[str, PoolLink] = {}
         self.unsaved: dict[str, None] = {}
         """Programs that changed since they were last written; bounded by the archive."""
-        self._driver: Driver[Event, Action] = Driver(self.core, clock, self._perform)
+        self._driver: Driver[Event, Action] = Driver(self.core, self._clock, self._perform)
         self._links = itertools.count(1)
         self._gateways: dict[int, Gateway] = {}
         self._ended = False
@@ -78,6 +80,10 @@ class Term:
         """A gateway says something. What it said before its stream ended and comes to light after is void."""
         if gateway.link in self._gateways:
             self.feed(event)
+
+    def eta(self, program: Program) -> Eta | None:
+        """When a program is expected to be complete; None for one that is."""
+        return None if program.ended is not None else self.core.eta(program, self._clock.now())
 
     def open(self, gateway_id: str) -> Gateway:
         """A gateway's stream began. An older one of the same gateway is over: it broke, and this end did not notice.
@@ -133,4 +139,5 @@ class Term:
 
     def _send(self, action: Place | Reject) -> None:
         if (gateway := self._gateways.get(action.link)) is not None:
-            gateway.outbox.put(action)
+            program = self.core.programs.get(action.program_id) if isinstance(action, Place) else None
+            gateway.outbox.put(action, program and self.eta(program))

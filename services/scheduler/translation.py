@@ -1,12 +1,14 @@
 """Protobuf to events at the door, actions and records to protobuf on the way out."""
 
 from array import array
-from math import isfinite
+from math import inf, isfinite
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from legato.v1 import call_pb2, scheduler_pb2, worker_pb2
 from services.common.errors import Reason
+from services.common.laws import Point
+from services.scheduler.eta import Eta
 from services.scheduler.events import (
     CacheReported,
     CallFinished,
@@ -22,6 +24,7 @@ from services.scheduler.events import (
     TokenUsage,
     WorkerJoined,
 )
+from services.scheduler.forecast import NO_FORECAST, Forecast, ServiceClass
 from services.scheduler.kv_translation import plan_of, role_of
 from services.scheduler.pool_events import NO_PLAN
 from services.scheduler.records import Program
@@ -31,6 +34,12 @@ _COMPLETED = (
     call_pb2.FINISH_REASON_LENGTH,
     call_pb2.FINISH_REASON_TOOL_CALLS,
 )
+_ON_WIRE = {
+    ServiceClass.INTERACTIVE: call_pb2.SERVICE_CLASS_INTERACTIVE,
+    ServiceClass.DEFAULT: call_pb2.SERVICE_CLASS_DEFAULT,
+    ServiceClass.BATCH: call_pb2.SERVICE_CLASS_BATCH,
+}
+_CLASSES = {on_wire: service_class for service_class, on_wire in _ON_WIRE.items()}
 _UINT32_MAX = 2**32 - 1
 _INT32_MAX = 2**31 - 1
 
@@ -81,6 +90,12 @@ def _submitted(submit: scheduler_pb2.SubmitCall, link: int) -> CallSubmitted | R
         queue_timeout_seconds=_seconds(submit.queue_timeout_seconds),
         attempt=submit.attempt,
         worker_id=submit.worker_id,
+        thread=identity.thread,
+        service_class=_CLASSES.get(submit.service_class, ServiceClass.DEFAULT),
+        deadline_seconds=_seconds(submit.deadline_seconds),
+        forecast=Forecast(output=Point(float(expected)))
+        if (expected := submit.expected_output_tokens)
+        else NO_FORECAST,
     )
 
 
@@ -97,8 +112,8 @@ def _finished(finish: scheduler_pb2.FinishCall, link: int) -> CallFinished:
     )
 
 
-def decision_of(action: Place | Reject) -> scheduler_pb2.SchedulerEvent:
-    """What a gateway is told."""
+def decision_of(action: Place | Reject, eta: Eta | None = None) -> scheduler_pb2.SchedulerEvent:
+    """What a gateway is told. `eta`: of the call's program."""
     if isinstance(action, Place):
         placement = scheduler_pb2.Placement(
             program_id=action.program_id,
@@ -109,6 +124,7 @@ def decision_of(action: Place | Reject) -> scheduler_pb2.SchedulerEvent:
             priority=max(-_INT32_MAX, min(_INT32_MAX, action.priority)),
             expected_cached_tokens=action.expected_cached_tokens,
             kv=plan_of(action.kv) if action.kv != NO_PLAN else None,
+            eta=_eta_of(eta),
         )
         return scheduler_pb2.SchedulerEvent(placement=placement)
     rejection = scheduler_pb2.Rejection(
@@ -158,7 +174,7 @@ def cache_of(worker_id: str, cache: worker_pb2.CacheUpdate) -> CacheReported:
     return CacheReported(worker_id, cache.stored, cache.removed, cache.reset)
 
 
-def status_of(program: Program, epoch: float) -> scheduler_pb2.ProgramStatus:
+def status_of(program: Program, epoch: float, eta: Eta | None = None) -> scheduler_pb2.ProgramStatus:
     """A program as it is listed. `epoch`: Unix time at the origin of the core's clock."""
     usage = program.usage
     status = scheduler_pb2.ProgramStatus(
@@ -177,10 +193,22 @@ def status_of(program: Program, epoch: float) -> scheduler_pb2.ProgramStatus:
             cached_tokens=min(usage.cached_tokens, _UINT32_MAX),
             reasoning_tokens=min(usage.reasoning_tokens, _UINT32_MAX),
         ),
+        service_class=_ON_WIRE[program.service_class],
+        num_paused=program.num_paused,
+        eta=_eta_of(eta),
     )
+    if program.deadline < inf:
+        status.deadline.CopyFrom(_timestamp(program.deadline + epoch))
     if program.ended is not None:
         status.ended.CopyFrom(_timestamp(program.ended + epoch))
     return status
+
+
+def _eta_of(eta: Eta | None) -> call_pb2.Eta | None:
+    if eta is None:
+        return None
+    expected, low, high = eta
+    return call_pb2.Eta(expected_seconds=expected, low_seconds=low, high_seconds=high)
 
 
 def _timestamp(unix_seconds: float) -> Timestamp:

@@ -33,6 +33,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.plans: deque[kv_pb2.KVPlan] = deque()
         self.roles: list[scheduler_pb2.SetWorkerRoleRequest] = []
         self.rejection: scheduler_pb2.Rejection | None = None
+        self.eta: call_pb2.Eta | None = None
         self.leads = True
         self._turn = 0
         self._attempts: dict[tuple[str, str], int] = {}
@@ -149,6 +150,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
             worker_address=worker.address,
             priority=3,
             kv=self.plans.popleft() if self.plans else None,
+            eta=self.eta,
         )
         return scheduler_pb2.SchedulerEvent(placement=placement)
 

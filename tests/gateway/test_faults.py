@@ -1,6 +1,7 @@
 """What goes wrong between the gateway and its neighbours stays where it happened."""
 
 import asyncio
+import socket
 from typing import Any
 
 import aiohttp
@@ -171,3 +172,19 @@ async def test_both_doors_drain_at_once(world: World) -> None:
                     await until_refused()
                 world.worker.resume.set()
                 assert " 4" in (await response.read()).decode()
+
+
+async def test_connections_that_come_while_the_loop_is_busy_wait_to_be_accepted(world: World) -> None:
+    """One that found no room would be tried again by its own kernel alone: seconds later, then minutes."""
+    host, _, port = world.gateway.http_address.rpartition(":")
+    question = b"GET /livez HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+    connections: list[socket.socket] = []
+    try:
+        for _ in range(300):  # on the loop's own thread, so that nothing is accepted meanwhile
+            connections.append(socket.create_connection((host, int(port)), timeout=5))
+            connections[-1].sendall(question)
+        answers = await asyncio.gather(*(asyncio.to_thread(connection.recv, 12) for connection in connections))
+    finally:
+        for connection in connections:
+            connection.close()
+    assert answers == [b"HTTP/1.1 200"] * 300

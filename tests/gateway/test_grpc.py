@@ -42,6 +42,21 @@ async def test_a_call_runs_and_ends_with_its_account(world: World, stub: gateway
     assert world.worker.starts[0].identity == identity
 
 
+async def test_urgency_goes_to_the_scheduler_and_an_eta_comes_back(
+    world: World, stub: gateway_pb2_grpc.GatewayServiceStub
+) -> None:
+    world.scheduler.eta = call_pb2.Eta(expected_seconds=1000, low_seconds=500, high_seconds=2000)
+    batch = call_pb2.SERVICE_CLASS_BATCH
+    asked = chat(incremental=True, service_class=batch, program_deadline_seconds=60, expected_output_tokens=70)
+    first, *rest = [event async for event in stub.Chat(asked)]
+    [submit] = world.scheduler.said("submit")
+    assert (submit.service_class, submit.expected_output_tokens) == (batch, 70)
+    assert 50 < submit.deadline_seconds <= 60
+    assert 990 < first.eta.expected_seconds <= 1000
+    assert first.eta.high_seconds - first.eta.low_seconds == pytest.approx(1500)
+    assert not any(event.HasField("eta") for event in rest)
+
+
 async def test_output_that_nobody_reads_along_comes_at_once(
     world: World, stub: gateway_pb2_grpc.GatewayServiceStub
 ) -> None:
@@ -72,6 +87,10 @@ BAD: list[tuple[dict[str, Any], Reason, str]] = [
     ({"messages": [gateway_pb2.Message(role="boss")]}, Reason.INVALID_ARGUMENT, "messages[0].role"),
     ({"model": "gpt-9"}, Reason.MODEL_NOT_FOUND, "model"),
     ({"priority": 5000}, Reason.INVALID_ARGUMENT, "priority"),
+    ({"service_class": 7}, Reason.INVALID_ARGUMENT, "service_class"),
+    ({"program_deadline_seconds": -1}, Reason.INVALID_ARGUMENT, "program_deadline_seconds"),
+    ({"program_deadline_seconds": float("nan")}, Reason.INVALID_ARGUMENT, "program_deadline_seconds"),
+    ({"program_deadline_seconds": 1e9}, Reason.INVALID_ARGUMENT, "program_deadline_seconds"),
     ({"sampling": call_pb2.Sampling(temperature=float("nan"))}, Reason.INVALID_ARGUMENT, "sampling.temperature"),
     ({"sampling": call_pb2.Sampling(top_p=0)}, Reason.INVALID_ARGUMENT, "sampling.top_p"),
     ({"sampling": call_pb2.Sampling(max_tokens=0)}, Reason.INVALID_ARGUMENT, "sampling.max_tokens"),

@@ -72,6 +72,8 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         """What everything except calls fails with."""
         self.listed: list[scheduler_pb2.ListProgramsRequest] = []
         self.pools = [pool()]
+        self.programs: list[scheduler_pb2.ProgramStatus] = []
+        """Beside one that has ended."""
         self.roles: list[scheduler_pb2.SetWorkerRoleRequest] = []
 
     async def Chat(self, request: gateway_pb2.ChatRequest, context: Context) -> AsyncIterator[gateway_pb2.ChatResponse]:
@@ -134,7 +136,9 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         self.listed.append(request)
         program = scheduler_pb2.ProgramStatus(program_id="fix-issue-42", num_finished=3, service_seconds=1.5)
         program.started.seconds, program.ended.seconds = 1_700_000_000, 1_700_000_010
-        return scheduler_pb2.ListProgramsResponse(programs=[program])
+        program.service_class = call_pb2.SERVICE_CLASS_BATCH
+        program.deadline.seconds = 1_700_000_060
+        return scheduler_pb2.ListProgramsResponse(programs=[program, *self.programs])
 
     async def ListPools(
         self, request: scheduler_pb2.ListPoolsRequest, context: Context

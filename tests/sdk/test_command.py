@@ -8,7 +8,7 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from legato.v1 import kv_pb2
+from legato.v1 import call_pb2, kv_pb2, scheduler_pb2
 from services.common.errors import Failure, Reason
 from tests.sdk.fake_gateway import FakeGateway, Pause, finish
 
@@ -94,7 +94,20 @@ async def test_workers_models_and_programs_are_tables(address: str) -> None:
     ]
     assert models.out.splitlines() == ["MODEL  CONTEXT  WORKERS", "tiny      4096        2"]
     row = programs.out.splitlines()[1].split()
-    assert row == ["fix-issue-42", "ended", "10.0s", "0", "0", "3", "0", "1.50s", "0.00s", "0", "0%"]
+    counts = ["0", "0", "3", "0", "1.50s", "0.00s", "0", "0%"]
+    assert row == ["fix-issue-42", "ended", "batch", "10.0s", "50.0s", *counts]
+
+
+async def test_a_live_program_shows_when_it_will_be_done_and_that_it_is_paused(
+    address: str, gateway: FakeGateway
+) -> None:
+    eta = call_pb2.Eta(expected_seconds=90, low_seconds=30, high_seconds=240.25)
+    gateway.programs.append(scheduler_pb2.ProgramStatus(program_id="p", num_queued=2, num_paused=1, eta=eta))
+    outcome = await legato(address, "programs")
+    assert outcome.out.splitlines()[2].split()[:8] == ["p", "paused", "default", "90.0s", "(30.0-240.2)", "2", "0", "0"]
+    as_json = json.loads((await legato(address, "programs", "--json")).out)[1]
+    assert as_json["eta"] == {"expected_seconds": 90.0, "low_seconds": 30.0, "high_seconds": 240.25}
+    assert (as_json["deadline"], as_json["num_paused"]) == (None, 1)
 
 
 POOLS = """\

@@ -25,6 +25,7 @@ BUSY = Failure(Reason.QUEUE_FULL, "the queue is full", retry_after_seconds=0.01)
         (Reason.TOO_MANY_CALLS, legato.Overloaded),
         (Reason.QUEUE_TIMEOUT, legato.Overloaded),
         (Reason.DEADLINE_EXCEEDED, legato.DeadlineExceeded),
+        (Reason.DEADLINE_UNREACHABLE, legato.DeadlineUnreachable),
         (Reason.CANCELLED, legato.CallCancelled),
         (Reason.NO_WORKER, legato.Unavailable),
         (Reason.ENGINE_DEAD, legato.Unavailable),

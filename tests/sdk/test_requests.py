@@ -108,12 +108,50 @@ async def test_messages_are_values_or_mappings(client: legato.Client, gateway: F
     assert list(first.messages) == list(second.messages)
 
 
+async def test_a_programs_urgency_goes_with_each_of_its_calls(client: legato.Client, gateway: FakeGateway) -> None:
+    async with client.program(service_class="batch", deadline_seconds=60) as program:
+        await program.agent("coder").chat("hi", expected_output_tokens=300)
+        await program.agent("judge", service_class="interactive").chat("hi")
+        await program.agent("judge", service_class="interactive").chat("hi", service_class="default")
+    async with client.program() as program:
+        await program.agent("coder").chat("hi")
+    classes = [request.service_class for request in gateway.calls]
+    default = call_pb2.SERVICE_CLASS_DEFAULT
+    assert classes == [call_pb2.SERVICE_CLASS_BATCH, call_pb2.SERVICE_CLASS_INTERACTIVE, default, default]
+    deadlines = [request.program_deadline_seconds for request in gateway.calls]
+    assert 60 >= deadlines[0] > deadlines[1] > deadlines[2] > 30
+    assert deadlines[3] == 0
+    assert [request.expected_output_tokens for request in gateway.calls] == [300, 0, 0, 0]
+
+
+async def test_a_deadline_that_has_passed_is_still_said(client: legato.Client, gateway: FakeGateway) -> None:
+    async with client.program(deadline_seconds=1e-9) as program:
+        await program.agent("coder").chat("hi")
+    assert 0 < gateway.calls[0].program_deadline_seconds < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "says"),
+    [
+        ({"deadline_seconds": 0}, "deadline_seconds", "31536000"),
+        ({"deadline_seconds": float("nan")}, "deadline_seconds", "31536000"),
+        ({"service_class": "urgent"}, "service_class", "interactive, default, batch"),
+    ],
+)
+def test_an_urgency_that_does_not_exist_is_refused(client: legato.Client, options: Any, field: str, says: str) -> None:
+    with pytest.raises(legato.InvalidRequest, match=says) as refused:
+        client.program(**options)
+    assert refused.value.field == field
+
+
 @pytest.mark.parametrize(
     ("messages", "options", "field"),
     [
         ("hi", {"max_tokens": -1}, "max_tokens"),
         ("hi", {"temperature": "hot"}, "temperature"),
         ("hi", {"priority": 2**40}, "priority"),
+        ("hi", {"service_class": "urgent"}, "service_class"),
+        ("hi", {"expected_output_tokens": -1}, "expected_output_tokens"),
         ("hi", {"stop_token_ids": [-1]}, "stop_token_ids"),
         ("hi", {"tool_choice": "perhaps"}, "tool_choice"),
         ("hi", {"response_json": True, "response_regex": "a"}, "response_regex"),

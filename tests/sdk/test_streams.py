@@ -28,6 +28,15 @@ async def test_pieces_come_in_order_and_the_reply_holds_them_all(client: legato.
     assert reply.usage == legato.Usage(prompt_tokens=7, completion_tokens=3, cached_tokens=4, reasoning_tokens=1)
     assert reply.timings == legato.Timings(queue_seconds=0.5, prefill_seconds=0.25, decode_seconds=2.0, restarts=1)
     assert (reply.program_id, reply.call_id, reply.model, reply.worker_id) == ("p", stream.call_id, "tiny", "worker-1")
+    assert reply.eta is None
+
+
+async def test_a_reply_says_when_its_program_will_be_done(client: legato.Client, gateway: FakeGateway) -> None:
+    eta = call_pb2.Eta(expected_seconds=9, low_seconds=5, high_seconds=20)
+    gateway.answers.append([gateway_pb2.ChatResponse(text="a", num_tokens=1, eta=eta), "b", finish()])
+    async with client.program() as program:
+        reply = await program.agent("coder").chat("hi")
+    assert reply.eta == legato.Eta(9.0, 5.0, 20.0)
 
 
 async def test_pieces_are_delivered_while_the_call_still_runs(client: legato.Client, gateway: FakeGateway) -> None:

@@ -150,7 +150,7 @@ class ChatRequest(Generation):
             tool_choice=self._tool_choice(),
             parallel_tool_calls=self.parallel_tool_calls is not False,
             parse_reasoning=True,
-            priority=-(self.priority or 0),
+            urgency=self.urgency(),
             incremental=bool(self.stream),
             choices=self.n or 1,
         )

@@ -36,7 +36,7 @@ class CompletionRequest(Generation):
                 source=prompt,
                 sampling=sampling,
                 constraint=constraint,
-                priority=-(self.priority or 0),
+                urgency=self.urgency(),
                 incremental=bool(self.stream),
                 choices=self.n or 1,
             )

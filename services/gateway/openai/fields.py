@@ -12,6 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from legato.v1 import call_pb2
 from services.common.errors import Failure, Reason
+from services.gateway.urgency import (
+    LONGEST_DEADLINE_SECONDS,
+    MOST_OUTPUT_TOKENS,
+    MOST_PRIORITY,
+    SERVICE_TIERS,
+    Urgency,
+)
 
 MAX_STOPS = 32
 MAX_CHOICES_OF_A_CONSTRAINT = 4096
@@ -85,6 +92,8 @@ def _listed(value: Any) -> Any:
 
 
 Token = Annotated[int, Field(ge=0, le=_INT32)]
+Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
+OutputLength = Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -109,6 +118,29 @@ class StructuredOutputs(Body):
     grammar: str | None = None
 
 
+class AgenticContext(Body):
+    """Of vLLM Router's clients. How urgent its `priority` is, is not known."""
+
+    deadline_seconds: float | None = Field(default=None, gt=0, le=LONGEST_DEADLINE_SECONDS)
+    expected_output_length: OutputLength | None = None
+
+
+class VllmXargs(Body):
+    agentic_context: AgenticContext | None = None
+
+
+class AgentHints(Body):
+    """Of Dynamo's clients."""
+
+    priority: Priority | None = None
+    """Larger runs first."""
+    osl: OutputLength | None = None
+
+
+class Nvext(Body):
+    agent_hints: AgentHints | None = None
+
+
 class Generation(Body):
     """Fields of both kinds of request."""
 
@@ -131,8 +163,11 @@ class Generation(Body):
     stop_token_ids: list[Token] | None = Field(default=None, max_length=1024)
     ignore_eos: bool | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=4096)
-    priority: int | None = Field(default=None, ge=-1000, le=1000)
+    priority: Priority | None = None
     """As vLLM has it: smaller runs first."""
+    service_tier: Literal["auto", "default", "flex", "batch", "priority", "scale"] | None = None
+    vllm_xargs: VllmXargs | None = None
+    nvext: Nvext | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
@@ -169,6 +204,17 @@ class Generation(Body):
             fields = " and ".join(field for field, _ in wanted)
             raise refuse(wanted[1][0], f"only one constraint can hold, got {fields}")
         return wanted[0][1] if wanted else call_pb2.Constraint()
+
+    def urgency(self) -> Urgency:
+        """What the body says of how urgent it is."""
+        context = (self.vllm_xargs and self.vllm_xargs.agentic_context) or AgenticContext()
+        hints = (self.nvext and self.nvext.agent_hints) or AgentHints()
+        return Urgency(
+            SERVICE_TIERS[self.service_tier or "auto"],
+            hints.priority if self.priority is None else -self.priority,
+            context.deadline_seconds or 0.0,
+            context.expected_output_length or hints.osl or 0,
+        )
 
     @property
     def include_usage(self) -> bool:
