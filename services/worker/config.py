@@ -2,9 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from services.common.config import ClusterSection, KVPoolSection, RegistrySection, Section, TelemetrySection
+from services.common.urgency import LEVELS
+from services.worker.preemption import Preemption
 from services.worker.simulated.config import SimulatedSection
 
 
@@ -36,6 +38,15 @@ class WorkerSection(Section):
     """Most sequences in one engine step."""
     max_num_batched_tokens: int = Field(default=2048, ge=32)
     """Most tokens in one engine step."""
+    preemption: bool = False
+    """A waiting call may take the place of running ones of worse priority. Needs the vLLM that this was written for;
+    with another, and when off, a call that runs is left alone until the KV cache is full."""
+    preemption_margin: int = Field(default=1, ge=1)
+    """By how much the priority must be worse."""
+    preemption_min_tokens: int = Field(default=32, ge=1)
+    """A call generates so many tokens each time it runs before it may be preempted for another."""
+    quanta: tuple[int, ...] = ()
+    """With `preemption`, a call of level i falls to i + 1 when it has generated so many tokens there: fewer than 64."""
     block_size: int = Field(default=32, ge=1)
     """Tokens per KV block. vLLM on a CPU takes multiples of 32 only."""
     kv_cache_bytes: int = Field(default=0, ge=0)
@@ -58,6 +69,19 @@ class WorkerSection(Section):
     """An engine that makes no step for so long while it has calls is taken for dead. vLLM only."""
     restart_seconds: float = Field(default=1.0, ge=0)
     """Pause before a dead worker is started again; doubles, up to 30 s, while it keeps dying young."""
+
+    @field_validator("quanta")
+    @classmethod
+    def _positive(cls, quanta: tuple[int, ...]) -> tuple[int, ...]:
+        if len(quanta) >= LEVELS or any(quantum < 1 for quantum in quanta):
+            raise ValueError(f"fewer than {LEVELS} quanta, of at least one token each")
+        return quanta
+
+    def preempting(self) -> Preemption | None:
+        """How engines preempt; None: as vLLM does."""
+        if not self.preemption:
+            return None
+        return Preemption(self.preemption_margin, self.preemption_min_tokens, self.quanta)
 
 
 class Settings(BaseModel):

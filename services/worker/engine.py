@@ -68,6 +68,10 @@ class Engine(Protocol):
         """End a call early; it finishes with FINISH_REASON_ABORT. An unknown key is ignored."""
         ...
 
+    def prioritize(self, key: int, priority: int) -> None:
+        """Make a call more or less urgent, if the engine can. An unknown key is ignored."""
+        ...
+
     async def close(self) -> None:
         """Stop, aborting what runs, and free everything."""
         ...

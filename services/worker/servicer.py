@@ -160,6 +160,9 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         async for request in requests:
             if request.HasField("start"):
                 self._start(request.start, stream)
+            elif request.HasField("prioritize"):
+                if (key := stream.live.get(request.prioritize.slot)) is not None:
+                    self._engine.prioritize(key, request.prioritize.priority)
             elif (key := stream.live.get(request.abort.slot)) is not None:
                 self._engine.abort(key)
         stream.close()

@@ -61,6 +61,16 @@ PARAMETERS: dict[str, set[str]] = {
     "vllm.v1.core.block_pool:BlockPool.get_num_free_blocks": set(),
     "vllm.v1.core.kv_cache_manager:KVCacheBlocks.get_block_ids": set(),
     "vllm.v1.core.sched.output:KVConnectorBlockState.get_block_ids": {"req_id"},
+    "vllm.v1.core.sched.scheduler:Scheduler.schedule": set(),
+    "vllm.v1.core.sched.scheduler:Scheduler._preempt_request": {"request", "timestamp", "drop_stale_output"},
+    "vllm.v1.core.sched.scheduler:Scheduler._free_request": {"request"},
+    "vllm.v1.core.sched.scheduler:Scheduler._request_blocks_can_be_freed": {"request"},
+    "vllm.v1.core.sched.scheduler:Scheduler._is_blocked_waiting_status": {"status"},
+    "vllm.v1.core.sched.request_queue:PriorityRequestQueue.remove_request": {"request"},
+    "vllm.v1.core.sched.request_queue:PriorityRequestQueue.add_request": {"request"},
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks": {"request"},
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.get_blocks": {"request_id"},
+    "vllm.v1.engine.core_client:AsyncMPClient.call_utility_async": {"method", "args"},
     "vllm.v1.attention.backends.cpu_attn:_get_attn_isa": {"dtype", "block_size", "head_size"},
     "vllm.config:get_layers_from_vllm_config": {"vllm_config", "layer_type", "layer_names"},
 }
@@ -175,6 +185,30 @@ def test_a_request_has_what_the_connector_reads() -> None:
     assert request.kv_transfer_params == {"program_id": "p"}
     block = KVCacheBlock(7)
     assert (block.block_id, block.ref_cnt, block.block_hash) == (7, 0, None)
+
+
+def test_the_scheduler_has_what_preemption_leans_on() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    from services.worker.vllm_engine import scheduler
+
+    assert scheduler.missing() == []
+    source = inspect.getsource(Scheduler.__init__)
+    for attribute in (
+        "running: list",
+        "waiting = create_request_queue",
+        "kv_holding_waiting = create_request_queue",
+        "requests: dict",
+        "kv_cache_manager =",
+        "kv_cache_config =",
+        "block_size =",
+        "max_num_active_reqs =",
+        "num_waiting_for_streaming_input: int",
+        "prev_step_scheduled_req_ids: set",
+        "requires_kv_delivery =",
+        "vllm_config =",
+    ):
+        assert f"self.{attribute}" in source, attribute
 
 
 def test_lost_blocks_are_computed_again() -> None:

@@ -30,6 +30,7 @@ class FakeEngine:
 
     started: asyncio.Queue[EngineCall] = field(default_factory=asyncio.Queue[EngineCall])
     aborted: asyncio.Queue[int] = field(default_factory=asyncio.Queue[int])
+    prioritized: asyncio.Queue[tuple[int, int]] = field(default_factory=asyncio.Queue[tuple[int, int]])
     died: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
     listener: Listener | None = None
@@ -48,6 +49,9 @@ class FakeEngine:
     def abort(self, key: int) -> None:
         self.aborted.put_nowait(key)
         self.step((key, finished(call_pb2.FINISH_REASON_ABORT)))
+
+    def prioritize(self, key: int, priority: int) -> None:
+        self.prioritized.put_nowait((key, priority))
 
     async def close(self) -> None:
         self.closed = True
@@ -146,6 +150,19 @@ async def test_a_call_can_be_aborted_by_its_slot() -> None:
         await stream.write(start(3))
         await stream.write(worker_pb2.GenerateRequest(abort=worker_pb2.AbortCall(slot=3)))
         assert (await batch(stream)).outputs[0].finish.reason == call_pb2.FINISH_REASON_ABORT
+
+
+async def test_a_call_can_be_made_more_urgent_by_its_slot() -> None:
+    engine = FakeEngine()
+    async with asyncio.timeout(SECONDS), serving(engine) as (stub, _):
+        stream = stub.Generate()
+        await stream.write(start(3))
+        call = await engine.started.get()
+        for slot in (4, 3):
+            prioritize = worker_pb2.PrioritizeCall(slot=slot, priority=-2)
+            await stream.write(worker_pb2.GenerateRequest(prioritize=prioritize))
+        assert await engine.prioritized.get() == (call.key, -2)
+        assert engine.prioritized.empty()
 
 
 async def test_a_watcher_first_hears_everything_and_then_what_changed() -> None:

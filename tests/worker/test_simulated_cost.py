@@ -29,6 +29,12 @@ def test_a_profile_gives_its_decode_times(name: str) -> None:
     assert times == pytest.approx(FIGURES[name][1], rel=0.04)
 
 
+def test_kv_is_loaded_over_all_links_at_once() -> None:
+    """8,192 tokens take 43 ms and 27 ms."""
+    for name, seconds in (("llama3-8b@a100-tp1", 0.043), ("llama3-70b@a100-tp4", 0.027)):
+        assert 8192 / load_profile(name).load_tokens_per_second == pytest.approx(seconds, rel=0.03)
+
+
 def test_every_profile_loads_and_slows_down_with_load() -> None:
     assert set(FIGURES) < set(names())
     for name in names():

@@ -77,11 +77,13 @@ async def first(members: Registry, without: str = "") -> Member:
 
 
 @asynccontextmanager
-async def vllm_worker(model_path: Path) -> AsyncGenerator[Worker]:
+async def vllm_worker(model_path: Path, **settings: Any) -> AsyncGenerator[Worker]:
+    """`settings`: of [worker]."""
     async with serve_embedded() as endpoint:
         section = RegistrySection(endpoints=(endpoint,))
+        given = {f"worker.{name}": value for name, value in settings.items()}
         environment = config.environment(
-            {"registry.endpoints": [endpoint], "worker.engine": "vllm", "worker.model_path": str(model_path)}
+            {"registry.endpoints": [endpoint], "worker.engine": "vllm", "worker.model_path": str(model_path), **given}
         )
         process = subprocess.Popen((sys.executable, "-m", "services.worker"), env=environment)  # noqa: ASYNC220 (a fork takes milliseconds)
         try:

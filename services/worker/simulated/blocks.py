@@ -6,9 +6,8 @@ vLLM, a sequence frees its blocks from the last to the first, so that the tail o
 rooms without a name are given out before any kept block is evicted. A second block of the same content stays private.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 
 class BlockPool:
@@ -17,62 +16,67 @@ class BlockPool:
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.num_private = 0
-        self._uses: dict[int, int] = {}
-        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._names: set[int] = set()
+        self._idle: dict[int, None] = {}
+        """Names that nobody uses, the first to leave first."""
+        self._shared: dict[int, int] = {}
+        """How many use a name beside its first user, if any do: contexts are long, and little of them is shared."""
         self._stored: dict[int, None] = {}
         self._removed: dict[int, None] = {}
 
     @property
     def num_used(self) -> int:
         """Blocks that some sequence holds."""
-        return self.num_private + len(self._uses) - len(self._idle)
+        return self.num_private + len(self._names) - len(self._idle)
 
     @property
     def num_free(self) -> int:
         """Blocks that can be had, by eviction if need be."""
-        return self.num_blocks - self.num_used
+        return self.num_blocks - self.num_private - len(self._names) + len(self._idle)
 
     def match(self, hashes: Sequence[int], limit: int) -> int:
         """How many of the leading `limit` hashes are here without a gap."""
-        found = 0
-        for block_hash in islice(hashes, limit):
-            if block_hash not in self._uses:
-                break
-            found += 1
-        return found
+        return sum(1 for _ in takewhile(self._names.__contains__, islice(hashes, limit)))
 
     def num_idle(self, hashes: Iterable[int]) -> int:
         """How many of these present hashes are held by nobody."""
-        return sum(1 for block_hash in hashes if self._uses[block_hash] == 0)
+        return sum(map(self._idle.__contains__, hashes))
+
+    def num_sole(self, hashes: Sequence[int]) -> int:
+        """How many of these held hashes are held just once."""
+        return len(hashes) - sum(map(self._shared.__contains__, hashes))
 
     def hold(self, hashes: Iterable[int]) -> None:
         """Begin to use named blocks that are here."""
+        idle, shared = self._idle, self._shared
         for block_hash in hashes:
-            uses = self._uses[block_hash]
-            if uses == 0:
-                del self._idle[block_hash]
-            self._uses[block_hash] = uses + 1
+            if block_hash in idle:
+                del idle[block_hash]
+            else:
+                shared[block_hash] = shared.get(block_hash, 0) + 1
 
     def allocate(self, count: int) -> bool:
         """Take `count` private blocks, all or none."""
         if count > self.num_free:
             return False
         self.num_private += count
-        for _ in range(self.num_private + len(self._uses) - self.num_blocks):
-            evicted, _ = self._idle.popitem(last=False)
-            del self._uses[evicted]
-            if evicted in self._stored:
-                del self._stored[evicted]
-            else:
-                self._removed[evicted] = None
+        excess = self.num_private + len(self._names) - self.num_blocks
+        if excess > 0:
+            for evicted in list(islice(self._idle, excess)):
+                del self._idle[evicted]
+                self._names.remove(evicted)
+                if evicted in self._stored:
+                    del self._stored[evicted]
+                else:
+                    self._removed[evicted] = None
         return True
 
     def name(self, block_hash: int) -> bool:
         """Make a private block a named one. False when the name is taken: the block stays private."""
-        if block_hash in self._uses:
+        if block_hash in self._names:
             return False
         self.num_private -= 1
-        self._uses[block_hash] = 1
+        self._names.add(block_hash)
         if block_hash in self._removed:
             del self._removed[block_hash]
         else:
@@ -82,11 +86,14 @@ class BlockPool:
     def release(self, hashes: Iterable[int], num_private: int) -> None:
         """Stop using blocks; of the named ones, the first given is the first to be evicted."""
         self.num_private -= num_private
+        idle, shared = self._idle, self._shared
         for block_hash in hashes:
-            uses = self._uses[block_hash] - 1
-            self._uses[block_hash] = uses
-            if uses == 0:
-                self._idle[block_hash] = None
+            if block_hash not in shared:
+                idle[block_hash] = None
+            elif shared[block_hash] == 1:
+                del shared[block_hash]
+            else:
+                shared[block_hash] -= 1
 
     def drain(self) -> tuple[list[int], list[int]]:
         """The names that came and those that left since the last drain."""
@@ -98,9 +105,10 @@ class BlockPool:
     def check(self, uses: dict[int, int], num_private: int) -> None:
         """Assert that the sequences' own accounts agree: uses of each name, and private blocks in all."""
         assert num_private == self.num_private
-        assert uses == {block_hash: count for block_hash, count in self._uses.items() if count}
-        assert set(self._idle) == {block_hash for block_hash, count in self._uses.items() if not count}
-        assert self.num_private + len(self._uses) <= self.num_blocks
+        assert self._idle.keys() <= self._names
+        assert uses.keys() == self._names - self._idle.keys()
+        assert self._shared == {block_hash: count - 1 for block_hash, count in uses.items() if count > 1}
+        assert self.num_private + len(self._names) <= self.num_blocks
         assert not self._stored.keys() & self._removed.keys()
-        assert self._stored.keys() <= self._uses.keys()
-        assert not self._removed.keys() & self._uses.keys()
+        assert self._stored.keys() <= self._names
+        assert not self._removed.keys() & self._names

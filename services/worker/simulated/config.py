@@ -10,7 +10,8 @@ class SimulatedSection(Section):
     """An engine without a GPU: real batching and caching, computed step times. Batch sizes come from [worker]."""
 
     profile: str = "tiny-cpu"
-    """Model and device to imitate, as in services/worker/simulated/profiles.json."""
+    """Model and device to imitate: a name in services/worker/simulated/profiles.json, or the path of a file (.json)
+    that `python -m services.worker.calibrate` wrote."""
     speed: float = Field(default=1.0, gt=0)
     """Simulated seconds in a second; 1: real time."""
     kv_tokens: int = Field(default=0, ge=0)
@@ -24,6 +25,10 @@ class SimulatedSection(Section):
     @field_validator("profile")
     @classmethod
     def _known(cls, profile: str) -> str:
-        if profile not in cost.names():
-            raise ValueError(f"known profiles: {', '.join(cost.names())}")
+        try:
+            cost.load_profile(profile)
+        except KeyError:
+            raise ValueError(f"known profiles: {', '.join(cost.names())}") from None
+        except OSError as error:
+            raise ValueError(f"no profile can be read there: {error}") from None
         return profile

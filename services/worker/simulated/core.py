@@ -6,25 +6,38 @@ a running one that finds no free block preempts the last of that order, which gi
 later. Blocks are named in the prefix cache when the step that fills them begins. A step begins as soon as there is
 work and lasts what `step_seconds` says; what is submitted meanwhile joins the next one.
 
+A *stride* is a run of steps through which nothing changes but that tokens become more. Its steps are accounted for when
+it ends, or when an event cuts it short: then all is as if they had been single, and the one that runs is its last.
+
 Contract: `Core` of services.common.driver. Each submitted call ends in exactly one `Progress` with a receipt. The core
 decides when tokens appear and how many; which they are is the caller's business.
 """
 
-import heapq
 from collections.abc import Callable
 from typing import assert_never
 
-from services.worker.simulated.blocks import BlockPool
-from services.worker.simulated.call import Call
-from services.worker.simulated.events import Aborted, Counters, End, Event, Progress, Report, Shape, Submitted
+from services.worker.simulated.batch import Batch
+from services.worker.simulated.call import NEVER, Call
+from services.worker.simulated.events import (
+    Aborted,
+    Counters,
+    End,
+    Event,
+    Prioritized,
+    Progress,
+    Report,
+    Shape,
+    Submitted,
+)
+from services.worker.simulated.meter import Meter
+from services.worker.simulated.stride import Stride
 from services.worker.simulated.table import BlockTable
 
 StepSeconds = Callable[[int, int, int, float], float]
-"""(sequences, tokens, decode context, prefill pairs) -> seconds; `Profile.step_seconds` is one."""
+"""(sequences, tokens, decode context, prefill pairs) -> seconds, affine in the last two: `Profile.step_seconds`."""
 
 _EARLY_SECONDS = 0.001
 """A timer may fire so much too early: some event loops round to milliseconds."""
-_SMOOTHING = 0.1
 
 
 class Core:
@@ -34,42 +47,39 @@ class Core:
         assert shape.max_num_seqs <= shape.max_num_batched_tokens
         self._shape = shape
         self._cost = step_seconds
-        self._pool = BlockPool(shape.num_blocks)
+        self._meter = Meter()
+        self._batch = Batch(shape, self._meter)
         self._calls: dict[int, Call] = {}
-        self._waiting: list[tuple[tuple[int, int], Call]] = []
-        self._prefilling: dict[int, Call] = {}
-        self._decoding: dict[int, Call] = {}
-        self._context = 0
-        """Sum of `num_tokens` over the decoding calls."""
-        self._chunks: list[tuple[Call, int]] = []
-        """Prefill of the current step."""
-        self._tight: list[Call] = []
-        """Decoding calls that need another block before the next step."""
-        self._stuck: tuple[Call | None, int] = (None, 0)
-        """The first waiting call, when it did not fit, and the free blocks then."""
+        self._stride: Stride | None = None
+        """None: no step runs."""
         self._due: float | None = None
-        self._duration = 0.0
-        self._num_submitted = self._num_ended = self._num_steps = self._num_preemptions = 0
-        self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
-        self._decode_seconds = self._prefill_speed = 0.0
+        self._num_submitted = self._num_ended = 0
 
     def handle(self, event: Event, now: float) -> list[Report]:
+        self._catch_up(now)
         match event:
             case Submitted():
                 return self._submit(event, now)
             case Aborted():
                 return self._abort(event.key, now)
+            case Prioritized():
+                return self._prioritize(event.key, event.priority)
             case _:
                 assert_never(event)
 
     def tick(self, now: float) -> list[Report]:
-        if self._due is None or now < self._due - _EARLY_SECONDS:
+        due, stride = self._due, self._stride
+        if due is None or now < due - _EARLY_SECONDS:
             return []
-        ended = self._due
-        progress = self._advance(ended)
+        progress: list[Progress] = []
+        last = 0.0
+        if stride is not None:
+            last = stride.duration(stride.num_steps - 1)
+            self._settle(stride, stride.num_steps - 1)
+            progress = self._end_step(due)
         # The next step begins where this one ended, however late the timer came, so that lateness does not add up;
         # but a process that lost more than a step has lost it for good.
-        self._begin(max(ended, now - self._duration))
+        self._begin(max(due, now - last))
         return [self._report(progress)]
 
     def next_tick(self) -> float | None:
@@ -78,16 +88,17 @@ class Core:
     def _submit(self, event: Submitted, now: float) -> list[Report]:
         assert event.key not in self._calls
         self._num_submitted += 1
-        table = BlockTable(self._pool, self._shape.block_size, event.hashes)
+        table = BlockTable(self._batch.pool, self._shape.block_size, event.hashes)
         total = event.prompt_tokens + event.output_tokens
-        order = (event.priority, self._num_submitted)
-        call = Call(event, event.key, total, order, now, event.prompt_tokens, table)
+        prompt, number = event.prompt_tokens, self._num_submitted
+        call = Call(event, event.key, total, event.priority, number, now, prompt, event.brought_tokens, table)
         if total > self._shape.num_blocks * self._shape.block_size:
             self._num_ended += 1
             return [self._report([Progress(event.key, 0, call.receipt(End.TOO_LONG, now))])]
         self._calls[event.key] = call
-        heapq.heappush(self._waiting, (call.order, call))
-        if self._due is not None:
+        self._set_quantum(call)
+        self._batch.waiting.push(call)
+        if self._stride is not None:
             return []
         self._begin(now)
         return [self._report([])]
@@ -96,59 +107,75 @@ class Core:
         call = self._calls.get(key)
         if call is None:
             return []
-        if key in self._prefilling or key in self._decoding:
-            self._stop(call)
-        else:
-            self._waiting.remove((call.order, call))
-            heapq.heapify(self._waiting)
+        self._batch.stop(call)
         return [self._report([self._end(call, End.ABORTED, now)])]
+
+    def _prioritize(self, key: int, priority: int) -> list[Report]:
+        call = self._calls.get(key)
+        if call is not None and call.priority != priority:
+            self._batch.prioritize(call, priority)
+            self._set_quantum(call)
+            if key in self._batch.decoding:
+                self._batch.decoding.set_alarm(call, call.next_alarm())
+        return []
+
+    def _set_quantum(self, call: Call) -> None:
+        """Begin the quantum of a call's priority."""
+        preemption = self._shape.preemption
+        quantum = None if preemption is None else preemption.quantum(call.priority)
+        call.quantum_end = NEVER if quantum is None else self._batch.num_tokens(call) + quantum
 
     # The end of a step.
 
-    def _advance(self, now: float) -> list[Progress]:
-        """Account for the step that ended. The loop over the decoding calls is all that most calls cost."""
-        due: list[Call] = []
-        for call in self._decoding.values():
-            tokens = call.num_tokens + 1
-            call.num_tokens = tokens
-            if tokens >= call.alarm:
-                due.append(call)
-        self._context += len(self._decoding)
-        self._generated_tokens += len(self._decoding)
-        for call, new in self._chunks:
-            if self._prefilling.get(call.key) is call:
-                call.num_computed += new
-                if call.num_computed == call.num_tokens:
-                    self._start_decoding(call, now)
-                    due.append(call)
+    def _catch_up(self, now: float) -> None:
+        """Cut the stride short: account for the steps that are over, and have the one that runs be the last."""
+        stride = self._stride
+        if stride is not None and stride.num_steps > 1:
+            completed = min(stride.completed(now), stride.num_steps - 1)
+            self._settle(stride, completed)
+            self._stride = stride.cut(completed)
+            self._due = self._stride.due
+
+    def _settle(self, stride: Stride, steps: int) -> None:
+        """Account for the stride's first steps, which are over, and for the beginning of the next one."""
+        if steps:
+            self._batch.repeat(steps)
+            self._meter.generated_tokens += steps * len(self._batch.decoding)
+            self._meter.begin(stride, steps, sum(new for _, new in self._batch.chunks), after=1)
+
+    def _end_step(self, now: float) -> list[Progress]:
+        """Account for a step that is over and in which something may have happened."""
         progress: list[Progress] = []
-        for call in due:
+        self._meter.generated_tokens += len(self._batch.decoding)
+        for call in self._batch.decoding.advance():
+            self._attend(call, now, progress)
+        for call in self._batch.prefilled():
+            self._meter.generated_tokens += 1
+            if call.first_token_at is None:
+                call.first_token_at = now
+            if self._shape.preemption is not None:
+                call.seasoned, call.seasoned_at = False, call.num_tokens + self._shape.preemption.min_tokens - 1
             self._attend(call, now, progress)
         return progress
 
-    def _start_decoding(self, call: Call, now: float) -> None:
-        del self._prefilling[call.key]
-        self._decoding[call.key] = call
-        call.num_tokens += 1
-        self._context += call.num_tokens
-        self._generated_tokens += 1
-        if call.first_token_at is None:
-            call.first_token_at = now
-
     def _attend(self, call: Call, now: float, progress: list[Progress]) -> None:
-        """Report, end or enlarge a call whose alarm rang."""
-        if call.num_tokens == call.total:
-            self._stop(call)
+        """Report or end a decoding call, or whatever its alarm rang for."""
+        num_tokens = self._batch.num_tokens(call)
+        if num_tokens == call.total:
+            self._batch.stop(call)
             progress.append(self._end(call, End.DONE, now))
             return
-        generated = call.generated
+        generated = num_tokens - call.submitted.prompt_tokens
         if generated >= call.next_output:
             progress.append(Progress(call.key, generated, None))
             call.next_output = generated + call.submitted.interval
-        if call.num_tokens > call.table.room:
-            self._tight.append(call)
-        else:
-            call.set_alarm()
+        if num_tokens >= call.seasoned_at:
+            call.seasoned, call.seasoned_at = True, NEVER
+            self._batch.waiting.unstick()
+        if num_tokens >= call.quantum_end:
+            self._batch.prioritize(call, call.priority + 1)
+            self._set_quantum(call)
+        self._batch.decoding.set_alarm(call, call.next_alarm())
 
     def _end(self, call: Call, end: End, now: float) -> Progress:
         del self._calls[call.key]
@@ -158,132 +185,55 @@ class Core:
     # The beginning of a step.
 
     def _begin(self, now: float) -> None:
-        """Form a batch and set when it ends; no batch, no timer."""
-        preemptions = self._num_preemptions
-        tight, self._tight = self._tight, []
-        for call in tight:
-            if call.key in self._decoding and self._grow(call, call.num_tokens):
-                call.set_alarm()
-        chunks = self._chunks = []
-        budget = self._shape.max_num_batched_tokens - len(self._decoding)
-        for call in list(self._prefilling.values()):
-            new = min(call.num_tokens - call.num_computed, budget)
-            if new and call.key in self._prefilling and self._grow(call, call.num_computed + new):
-                chunks.append((call, new))
-                budget -= new
-        if self._num_preemptions == preemptions:
-            self._admit(budget, now)
-        else:
-            chunks[:] = [(call, new) for call, new in chunks if call.key in self._prefilling]
-        self._set_due(now)
-
-    def _admit(self, budget: int, now: float) -> None:
-        slots = self._shape.max_num_seqs - len(self._decoding) - len(self._prefilling)
-        while self._waiting and budget > 0 and slots > 0:
-            call = self._waiting[0][1]
-            if self._stuck[0] is call and self._pool.num_free <= self._stuck[1]:
-                return
-            cached = call.table.begin(call.num_tokens)
-            if cached is None:
-                self._stuck = (call, self._pool.num_free)
-                return
-            heapq.heappop(self._waiting)
-            cached = max(cached, call.brought_tokens(self._shape.block_size))
-            call.num_computed = cached
-            self._prefilling[call.key] = call
-            if call.started_at is None:
-                call.started_at = now
-                call.cached_tokens = min(cached, call.submitted.prompt_tokens)
-                self._prompt_tokens += call.submitted.prompt_tokens
-                self._cached_tokens += call.cached_tokens
-            new = min(call.num_tokens - cached, budget)
-            call.table.grow(cached + new)
-            self._chunks.append((call, new))
-            budget -= new
-            slots -= 1
-        self._stuck = (None, 0)
-
-    def _set_due(self, now: float) -> None:
-        if not self._decoding and not self._chunks:
-            self._due = None
+        """Form a batch and set when it ends. Without one there is no timer, but for what is still being brought."""
+        batch = self._batch
+        batch.form(now)
+        ready_at = batch.ready_at(now)
+        decoding, chunks = len(batch.decoding), batch.chunks
+        if not decoding and not chunks:
+            self._stride, self._due = None, ready_at
             return
-        num_decoding, prefill = len(self._decoding), sum(new for _, new in self._chunks)
-        pairs = sum(new * call.num_computed + new * new / 2 for call, new in self._chunks)
-        num_seqs = num_decoding + len(self._chunks)
-        seconds = self._cost(num_seqs, num_decoding + prefill, self._context, pairs) / self._shape.speed
-        self._num_steps += 1
-        self._duration = seconds
-        self._due = now + seconds
-        if prefill:
-            self._prefill_speed = _smooth(self._prefill_speed, prefill / seconds)
+        prefill, pairs, growing = 0, 0.0, 0
+        for call, new in chunks:
+            prefill += new
+            pairs += new * call.num_computed + new * new / 2
+            growing += new * new
+        seqs, tokens, context = decoding + len(chunks), decoding + prefill, batch.decoding.context
+        speed, leap = self._shape.speed, self._shape.leap_seconds
+        first = self._cost(seqs, tokens, context, pairs) / speed
+        steps = batch.num_alike() if leap > first else 1
+        if steps > 1:
+            growth = self._cost(seqs, tokens, context + decoding, pairs + growing) / speed - first
+            until = now + leap
+            until = until if ready_at is None else min(until, ready_at)
+            self._stride = Stride(now, first, growth, steps).shortened(until)
         else:
-            self._decode_seconds = _smooth(self._decode_seconds, seconds)
-
-    def _grow(self, call: Call, num_tokens: int) -> bool:
-        """Give a running call room for `num_tokens`, preempting others. False when it had to be preempted itself."""
-        while not call.table.grow(num_tokens):
-            running = [*self._decoding.values(), *self._prefilling.values()]
-            last = max(running, key=lambda other: other.order)
-            self._preempt(last)
-            if last is call:
-                return False
-        return True
-
-    def _stop(self, call: Call) -> None:
-        """Take a running call out of the batch and free its blocks."""
-        if self._decoding.pop(call.key, None) is None:
-            del self._prefilling[call.key]
-        else:
-            self._context -= call.num_tokens
-            call.table.name(call.num_tokens - 1)
-        call.table.free()
-        call.num_computed = 0
-
-    def _preempt(self, call: Call) -> None:
-        self._stop(call)
-        call.num_preemptions += 1
-        self._num_preemptions += 1
-        heapq.heappush(self._waiting, (call.order, call))
+            self._stride = Stride(now, first)
+        self._due = self._stride.due
+        self._meter.begin(self._stride, 1, prefill)
 
     def _report(self, progress: list[Progress]) -> Report:
+        batch, meter = self._batch, self._meter
         counters = Counters(
-            len(self._decoding) + len(self._prefilling),
-            len(self._waiting),
-            self._pool.num_used / self._shape.num_blocks,
-            self._num_preemptions,
-            self._prompt_tokens,
-            self._cached_tokens,
-            self._generated_tokens,
-            self._num_steps,
-            self._decode_seconds,
-            self._prefill_speed,
+            batch.num_running,
+            len(batch.waiting),
+            batch.pool.num_used / self._shape.num_blocks,
+            meter.num_preemptions,
+            meter.prompt_tokens,
+            meter.cached_tokens,
+            meter.generated_tokens,
+            meter.num_steps,
+            meter.step_seconds,
+            meter.prefill_tokens_per_second,
         )
-        return Report(progress, *self._pool.drain(), counters)
+        return Report(progress, *batch.pool.drain(), counters)
 
     def check(self) -> None:
         """Assert the invariants."""
-        running = [*self._decoding.values(), *self._prefilling.values()]
-        assert len(running) <= self._shape.max_num_seqs
-        tokens = len(self._decoding) + sum(new for _, new in self._chunks)
-        assert tokens <= self._shape.max_num_batched_tokens
-        assert self._context == sum(call.num_tokens for call in self._decoding.values())
-        live = {call.key for call in (*running, *(call for _, call in self._waiting))}
-        assert live == self._calls.keys()
-        assert len(running) + len(self._waiting) == len(live)
-        assert self._num_submitted == self._num_ended + len(live)
-        assert self._due is not None or not live
-        uses: dict[int, int] = {}
-        private = 0
-        for call in running:
-            named = list(call.table.named())
-            private += call.table.num_held - len(named)
-            for block in named:
-                uses[block] = uses.get(block, 0) + 1
-            assert call.num_tokens < call.total
-        assert all(call.table.num_held == 0 for _, call in self._waiting)
-        assert all(call.num_tokens <= call.table.room for call in self._decoding.values())
-        self._pool.check(uses, private)
-
-
-def _smooth(average: float, value: float) -> float:
-    return value if average == 0 else average + _SMOOTHING * (value - average)
+        batch = self._batch
+        waiting = {call.key for call in batch.waiting.calls}
+        assert waiting | batch.prefilling.keys() | batch.decoding.calls.keys() == self._calls.keys()
+        assert batch.num_running + len(batch.waiting) == len(self._calls)
+        assert self._num_submitted == self._num_ended + len(self._calls)
+        assert self._due is not None or not self._calls
+        batch.check()

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 _FILE = Path(__file__).with_name("profiles.json")
 
@@ -40,8 +41,16 @@ class Profile:
     allreduce: tuple[float, float] | None
     """Milliseconds per all-reduce, and per byte of it; None on one device."""
     pcie_bytes_per_second: float
+    """Between the host and each device."""
     linear_ms: tuple[tuple[int, float], ...]
     """(tokens in the step, milliseconds), ascending."""
+    devices: int = 1
+    """Over so many the model is spread, and so is its KV."""
+
+    @property
+    def load_tokens_per_second(self) -> float:
+        """How fast KV is copied from the host: each device loads its share over its own link."""
+        return self.devices * self.pcie_bytes_per_second / self.kv_bytes_per_token
 
     @cached_property
     def _tokens(self) -> list[int]:
@@ -75,8 +84,20 @@ def names() -> list[str]:
 
 
 def load_profile(name: str) -> Profile:
-    """The profile of that name; KeyError when there is none."""
-    row = json.loads(_FILE.read_text(encoding="utf-8"))[name]
+    """The profile of that name, or the only one in the file of that path, as a calibration writes it.
+
+    Raises KeyError for an unknown name, OSError and ValueError for a file that is not there or is none.
+    """
+    row = _row(name)
     row["linear_ms"] = tuple((tokens, milliseconds) for tokens, milliseconds in row["linear_ms"])
     row["allreduce"] = tuple(row["allreduce"]) if row["allreduce"] else None
     return Profile(**row)
+
+
+def _row(name: str) -> dict[str, Any]:
+    if not name.endswith(".json"):
+        return json.loads(_FILE.read_text(encoding="utf-8"))[name]
+    rows = json.loads(Path(name).read_text(encoding="utf-8"))
+    if len(rows) != 1:
+        raise ValueError(f"{name} holds {len(rows)} profiles instead of one")
+    return next(iter(rows.values()))

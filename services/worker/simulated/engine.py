@@ -22,7 +22,18 @@ from services.worker.simulated import tokens
 from services.worker.simulated.config import SimulatedSection
 from services.worker.simulated.core import Core
 from services.worker.simulated.cost import load_profile
-from services.worker.simulated.events import Aborted, Counters, End, Event, Progress, Receipt, Report, Shape, Submitted
+from services.worker.simulated.events import (
+    Aborted,
+    Counters,
+    End,
+    Event,
+    Prioritized,
+    Progress,
+    Receipt,
+    Report,
+    Shape,
+    Submitted,
+)
 from services.worker.simulated.model_config import max_position
 from services.worker.simulated.vocabulary import Characters, Vocabulary, vocabulary
 
@@ -87,7 +98,16 @@ class SimulatedEngine:
         self._death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._clock = _GuardedClock(self._given_clock or LoopClock(), self._die)
         budget = max(worker.max_num_batched_tokens, worker.max_num_seqs)
-        shape = Shape(num_blocks, worker.block_size, worker.max_num_seqs, budget, self._simulated.speed)
+        shape = Shape(
+            num_blocks,
+            worker.block_size,
+            worker.max_num_seqs,
+            budget,
+            self._simulated.speed,
+            leap_seconds=worker.report_interval_seconds,
+            load_tokens_per_second=profile.load_tokens_per_second,
+            preemption=worker.preempting(),
+        )
         self._driver = Driver(Core(shape, profile.step_seconds), self._clock, self._perform)
         description = worker_pb2.WorkerDescription(
             model=worker.model,
@@ -134,6 +154,9 @@ class SimulatedEngine:
 
     def abort(self, key: int) -> None:
         self._feed(Aborted(key))
+
+    def prioritize(self, key: int, priority: int) -> None:
+        self._feed(Prioritized(key, priority))
 
     async def close(self) -> None:
         if self._driver is None:

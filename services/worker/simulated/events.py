@@ -1,14 +1,17 @@
 """What the simulated engine's core is told and what it answers. Plain values, seconds of the injected clock."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from services.worker.preemption import Preemption
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much fits into the engine, and how fast its clock runs."""
+    """How much fits into the engine, how fast its clock runs, and what it does beyond vLLM's own scheduling."""
 
     num_blocks: int
     block_size: int
@@ -18,6 +21,15 @@ class Shape:
     """Token budget of a step, at least `max_num_seqs`."""
     speed: float = 1.0
     """Simulated seconds in a second of the clock."""
+    leap_seconds: float = 0.0
+    """Steps in which nobody is told anything and nobody joins or leaves are taken as one, up to so many seconds.
+    Outcomes are the same; reports of load and cache come that much more rarely."""
+    load_tokens_per_second: float = math.inf
+    """How fast KV is brought into the device, in simulated seconds."""
+    swap: bool = False
+    """A preempted call's whole blocks are kept on the host and brought back."""
+    preemption: Preemption | None = None
+    """None: only for want of blocks, as in vLLM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +47,8 @@ class Submitted:
     interval: int = 1
     """Report after so many tokens; the first and the last are reported at once."""
     brought_tokens: int = 0
-    """The beginning of the prompt whose KV comes from elsewhere when the call runs, if it is not cached: whole blocks.
-    It takes no time: beside the prefill that it saves it is short."""
+    """The beginning of the prompt whose KV comes from the host when the call runs, if it is not cached: whole blocks.
+    As with vLLM's asynchronous connectors the call has its blocks and waits; the others run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +58,15 @@ class Aborted:
     key: int
 
 
-Event = Submitted | Aborted
+@dataclass(frozen=True, slots=True)
+class Prioritized:
+    """A call to be more or less urgent from now on; an unknown key is ignored."""
+
+    key: int
+    priority: int
+
+
+Event = Submitted | Aborted | Prioritized
 
 
 class End(Enum):
@@ -97,7 +117,7 @@ class Counters(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a step, or an abort between steps, changed."""
+    """What a step, a stride of steps, or an abort between steps changed."""
 
     progress: list[Progress]
     stored: list[int]

@@ -1,5 +1,7 @@
 """From settings to vLLM's configuration."""
 
+import logging
+
 from vllm.config import KVTransferConfig, VllmConfig
 from vllm.config.kv_events import KVEventsConfig
 from vllm.config.structured_outputs import StructuredOutputsConfig
@@ -9,7 +11,11 @@ from services.common.config import KVPoolSection
 from services.worker.config import WorkerSection
 from services.worker.kv.config import connector_config
 from services.worker.kv.namespace import identity
+from services.worker.preemption import Preemption
+from services.worker.vllm_engine import scheduler
 from services.worker.vllm_engine.environment import on_cpu
+
+_log = logging.getLogger(__name__)
 
 CPU_KV_CACHE_BYTES = 128 * 1024 * 1024
 
@@ -52,4 +58,16 @@ def configuration(section: WorkerSection, kvpool: KVPoolSection, events_endpoint
     if config.kv_transfer_config is not None:
         model, revision = identity(section.model_path, config.model_config.hf_config)
         config.kv_transfer_config.kv_connector_extra_config = connector_config(kvpool, model, revision).extra()
+    if (preemption := section.preempting()) is not None:
+        _preempt(config, preemption)
     return config
+
+
+def _preempt(config: VllmConfig, preemption: Preemption) -> None:
+    """Have vLLM schedule with our class, if this vLLM has what it needs."""
+    if lacking := scheduler.missing():
+        _log.warning("no preemption: this vLLM has no %s", ", ".join(lacking))
+        return
+    chosen = config.scheduler_config
+    chosen.scheduler_cls = scheduler.class_name(asynchronous=bool(chosen.async_scheduling))
+    config.additional_config = scheduler.additional_config(preemption)

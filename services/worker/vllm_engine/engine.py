@@ -8,6 +8,7 @@ Each call is a task of `run`'s task group; outputs of all calls that one engine 
 """
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -30,7 +31,7 @@ from services.common.process import exited
 from services.worker.config import WorkerSection
 from services.worker.engine import EngineCall, EngineDead, Listener, Output
 from services.worker.kv import params
-from services.worker.vllm_engine import arguments, environment
+from services.worker.vllm_engine import arguments, environment, scheduler
 from services.worker.vllm_engine.cache import CacheEvents
 from services.worker.vllm_engine.call import Call
 from services.worker.vllm_engine.load import LoadLogger
@@ -97,6 +98,7 @@ class VllmEngine:
         self._listener = listener
         self._pooled = bool(said)
         config = llm.vllm_config
+        self._preempts = scheduler.chosen(config)
         return worker_pb2.WorkerDescription(
             model=self._section.model,
             model_path=os.path.abspath(self._section.model_path),  # noqa: ASYNC240 (touches no disk)
@@ -154,6 +156,14 @@ class VllmEngine:
         if live.task is not None:
             live.task.cancel()  # generate() aborts in the EngineCore then
         self._finish(key, live, live.call.end(call_pb2.FINISH_REASON_ABORT))
+
+    def prioritize(self, key: int, priority: int) -> None:
+        live = self._live.get(key)
+        if live is None or not self._preempts:
+            return
+        live.priority = priority
+        if live.task is not None and self._group is not None:
+            self._group.create_task(self._set_priority(key, priority))
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -215,6 +225,11 @@ class VllmEngine:
                 return
             _log.exception("call failed")
             self._fail(key, live, Failure(Reason.INTERNAL, "the worker failed on this call"))
+
+    async def _set_priority(self, key: int, priority: int) -> None:
+        core = cast(Any, self._engine.engine_core)  # vLLM types it by half
+        with contextlib.suppress(EngineDeadError):  # `run` says so
+            await core.call_utility_async(scheduler.SET_PRIORITY, str(key), priority)
 
     def _fail(self, key: int, live: _Live, failure: Failure) -> None:
         self._finish(key, live, live.call.end(call_pb2.FINISH_REASON_ERROR, failure))
