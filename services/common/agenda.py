@@ -39,6 +39,10 @@ class Agenda(Generic[K]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
+    def first(self) -> K | None:
+        """The key with the earliest time."""
+        return None if self.next() is None else self._heap[0][2]
+
     def pop_due(self, now: float, limit: int) -> list[K]:
         """Strike and return what is due at `now`, earliest first, at most `limit`."""
         due: list[K] = []

@@ -16,7 +16,8 @@ from services.common.laws.combined import (
     sometimes,
 )
 from services.common.laws.empirical import Empirical
-from services.common.laws.hazard import EDGES, Exposure, Hazard, learned_hazard, middle
+from services.common.laws.hazard import EDGES, Exposure, Hazard, learned_hazard, life_table, middle
+from services.common.laws.intervals import Intervals, Key
 from services.common.laws.law import Law
 from services.common.laws.smooth import Exponential, LogNormal, Lomax, Point, Weibull
 
@@ -28,6 +29,8 @@ __all__ = [
     "Exponential",
     "Exposure",
     "Hazard",
+    "Intervals",
+    "Key",
     "Law",
     "LogNormal",
     "Lomax",
@@ -38,6 +41,7 @@ __all__ = [
     "Weibull",
     "learned",
     "learned_hazard",
+    "life_table",
     "maximum",
     "middle",
     "minimum",

@@ -2,9 +2,9 @@
 
 import argparse
 
-from bench.programs import SHAPES, mix
 from bench.statistics import describe
 from sim import trace
+from sim.programs import SHAPES, mix
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ tokens of which 94 % are shared with other programs, output 116 / 583, context g
 tokens a turn, tools and their latencies by name, 12 % of turns with several tools at once.
 """
 
-from bench.programs.draft import Draft
-from bench.programs.laws import Lognormal, Scale, tool
+from sim.programs.draft import Draft
+from sim.programs.laws import Lognormal, Scale, tool
 
 SCALE = Scale(context=32, output=8, calls=3)
 

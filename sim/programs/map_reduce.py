@@ -6,8 +6,8 @@ programs, no waits at joins. Calls are halved by halving the rounds (tot_gpt4 mo
 branches, where tot_gpt4's voters repeat one prompt, so less of its prompts was sent before.
 """
 
-from bench.programs.draft import Draft
-from bench.programs.laws import Lognormal, Scale
+from sim.programs.draft import Draft
+from sim.programs.laws import Lognormal, Scale
 
 SCALE = Scale(context=2, output=2, calls=2)
 

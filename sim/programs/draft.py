@@ -9,7 +9,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from bench.programs.laws import TOOL_SECONDS, Scale
+from sim.programs.laws import TOOL_SECONDS, Scale
 from sim.trace import Call, Program, Segment
 
 

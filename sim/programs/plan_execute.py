@@ -6,8 +6,8 @@ five calls ask for a tool. Waits by tool as in agentcgroup_claude_code. The fan-
 (three sub-agents) and weka_claude_code (widest level 5 at p90).
 """
 
-from bench.programs.draft import Draft
-from bench.programs.laws import Lognormal, Scale, tool
+from sim.programs.draft import Draft
+from sim.programs.laws import Lognormal, Scale, tool
 
 SCALE = Scale(context=8, output=8, calls=2)
 

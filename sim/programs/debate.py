@@ -7,8 +7,8 @@ output 190 / 596, first prompt 927 / 1,319 of which 27 % are shared, 44 % of pro
 program, and handoffs without a wait except where a speaker runs code.
 """
 
-from bench.programs.draft import Draft
-from bench.programs.laws import Lognormal, Scale, tool
+from sim.programs.draft import Draft
+from sim.programs.laws import Lognormal, Scale, tool
 
 SCALE = Scale(context=4, output=4)
 

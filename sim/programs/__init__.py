@@ -10,11 +10,13 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
-from bench.programs.draft import Draft
-from bench.programs.laws import Scale
+from sim.programs.draft import Draft
+from sim.programs.laws import Scale
 from sim.trace import Program
 
 SHAPES = ("react", "map_reduce", "debate", "plan_execute")
+"""Those of agents, of which a mix is made."""
+OTHERS = ("sharegpt",)
 
 
 class Shape(Protocol):
@@ -27,9 +29,9 @@ class Shape(Protocol):
 
 def load(name: str) -> Shape:
     """The shape of that name."""
-    if name not in SHAPES:
-        raise ValueError(f"unknown shape {name!r}; known: {', '.join(SHAPES)}")
-    return cast(Shape, importlib.import_module(f"bench.programs.{name}"))  # a module is its own protocol
+    if name not in (*SHAPES, *OTHERS):
+        raise ValueError(f"unknown shape {name!r}; known: {', '.join((*SHAPES, *OTHERS))}")
+    return cast(Shape, importlib.import_module(f"sim.programs.{name}"))  # a module is its own protocol
 
 
 def generate(name: str, count: int, seed: int, scale: Scale | None = None) -> list[Program]:
