@@ -18,7 +18,8 @@ from services.local.ready import announcing
 from services.scheduler import service as scheduler
 
 _LEASE_SECONDS = 60
-"""The registry shares this event loop: a burst of calls is no death. Dead workers break their streams."""
+"""The registry shares this event loop: a burst of calls is no death, and leading anew costs every waiting call a new
+announcement just then. Dead workers break their streams."""
 
 
 @asynccontextmanager

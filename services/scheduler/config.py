@@ -41,7 +41,8 @@ class SchedulerSection(Section):
     lookahead_calls: int = Field(default=1, ge=0)
     """Calls that an engine gets beyond its batch, so that a slot that falls free is filled at once."""
     scan_limit: int = Field(default=64, ge=1)
-    """Calls that one dispatch pass looks at: how far a call may be overtaken by ones that suit a free worker better."""
+    """Calls of a model that placement looks at, or four for each worker if that is more: how far a call may be
+    overtaken by ones that suit a free worker better."""
     max_attempts: int = Field(default=8, ge=1)
     """A call that lost this many workers is refused, for it may be what kills them."""
     no_worker_grace_seconds: float = Field(default=15.0, ge=0)
@@ -52,6 +53,8 @@ class SchedulerSection(Section):
     """Ended programs that can still be listed."""
     program_idle_seconds: float = Field(default=3600.0, gt=0)
     """A program that makes no call for so long has ended."""
+    reject_unreachable_deadlines: bool = False
+    """Whether calls of programs that cannot be complete by their deadline, even if all goes well, are refused."""
     assumed_output_tokens: int = Field(default=256, ge=1)
     """Length of an output before any was seen."""
     assumed_step_seconds: float = Field(default=0.03, gt=0)
@@ -65,9 +68,9 @@ class SchedulerSection(Section):
     assumed_pull_bytes_per_second: float = Field(default=1e9, gt=0)
     """The same from another host's pool."""
     decode_delay_weight: float = Field(default=1.0, ge=0)
-    """With prefill workers: what a second by which a prefill delays another call's decoding counts for, beside a
-    second of the prefilled call's own. 1: all calls' seconds are equal; 0: running decodes are not spared; more: they
-    are spared at the price of a later first token."""
+    """What a second by which a prefill delays another call's decoding counts for, beside a second of the prefilled
+    call's own. 1: all calls' seconds are equal; 0: running decodes are not spared; more: they are spared at the price
+    of a later first token."""
     save_seconds: float = Field(default=1.0, gt=0)
     """How often changed programs are written to the state store; so much service is forgotten at worst."""
 

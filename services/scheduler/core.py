@@ -13,17 +13,21 @@ from typing import assert_never
 from services.common.errors import Reason
 from services.scheduler import events, invariants
 from services.scheduler.calls import Calls
-from services.scheduler.dispatch import plan
+from services.scheduler.dispatch import Assignment, Dispatch, Refusal
+from services.scheduler.eta import Eta
 from services.scheduler.events import Action, Event, ProgramChanged, Reject, ReleaseProgram, Restarted
 from services.scheduler.fleet import Fleet
 from services.scheduler.knowledge import Knowledge
 from services.scheduler.limits import Limits
+from services.scheduler.lobby import Lobby
 from services.scheduler.placing import answer, place
 from services.scheduler.policy import Policy
 from services.scheduler.pools import Pools
 from services.scheduler.programs import Programs
+from services.scheduler.prospects import Facts
 from services.scheduler.records import Call, Program, Worker
 from services.scheduler.refusal import refusal
+from services.scheduler.residents import Residents
 from services.scheduler.tenants import Tenants
 from services.scheduler.waiting import WaitingRoom
 
@@ -34,21 +38,24 @@ _WORKER_RETURNS_SECONDS = 5.0
 
 
 class Core:
-    """`queue`, `fleet`, `pools`, `programs`, `tenants`, `knowledge` and `calls` may be read by anyone."""
+    """`queue`, `fleet`, `pools`, `programs`, `tenants`, `residents`, `knowledge` and `calls` may be read by anyone."""
 
     def __init__(self, limits: Limits, policy: Policy) -> None:
         self.limits = limits
-        self.fleet = Fleet()
         self.pools = Pools(limits)
+        self.residents = Residents(policy.admission)
+        self.fleet = Fleet(limits, self.pools, self.residents.overflow_blocks)
         self.programs = Programs(limits)
         self.calls = Calls()
         self._waiting = WaitingRoom(policy.ordering)
         self.queue = self._waiting.queue
+        self._lobby = Lobby(self._waiting, self.residents)
         self.knowledge = Knowledge(limits)
         self.tenants = Tenants(limits.tenant_weights)
         self._unsettled: dict[str, None] = {}  # models for which a dispatch pass might place something
         self._actions: list[Action] = []
-        self.num_judged = 0  # calls for which workers were compared so far: the measure of the work done
+        facts = Facts(self.fleet.index, self.pools, limits, policy.placement)
+        self.dispatch = Dispatch(self.queue, self.fleet, facts)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -71,12 +78,15 @@ class Core:
             case events.WorkerLost():
                 self._leave(event.worker_id, now)
             case events.LoadReported():
+                self._measure(event)
                 if (model := self.fleet.report_load(event, self.limits.lookahead_calls)) is not None:
+                    self.residents.change(event.worker_id, now)
                     self._fleet_changed(model, now)
             case events.CacheReported():
                 self.fleet.report_cache(event)
             case events.RoleChanged():
                 if (model := self.fleet.change_role(event)) is not None:
+                    self.residents.change(event.worker_id, now)
                     self._look_again(model, now)
             case events.PoolJoined() | events.PoolReported() | events.PoolAway() | events.PoolLost():
                 self.pools.handle(event)
@@ -98,6 +108,8 @@ class Core:
         for model in self._waiting.stranded(now, _AT_ONCE):
             self._abandon(model, now)
         self._unsettled.update(dict.fromkeys(self._waiting.promote(now, _AT_ONCE)))
+        self.residents.refresh(now, _AT_ONCE)
+        self._unsettled.update(dict.fromkeys(self.queue.lobbies()))
         for program in self.programs.expire(now, _AT_ONCE):
             self._program_changed(program, now)
         return self._settle(now)
@@ -105,14 +117,20 @@ class Core:
     def next_tick(self) -> float | None:
         if self._unsettled:
             return -inf
-        dues = (self._waiting.next_due(), self.programs.next_due())
+        dues = (self._waiting.next_due(), self.programs.next_due(), self.residents.next_due(self.queue.lobbies()))
         return min((due for due in dues if due is not None), default=None)
+
+    def eta(self, program: Program, now: float) -> Eta:
+        """When a program that has not ended will be done."""
+        waits = program.num_queued > 0 and not program.num_running
+        return self.knowledge.rest(program).eta(now, self._waiting.drain_seconds(now) if waits else 0.0)
 
     def check(self) -> None:
         """Raise AssertionError where the state contradicts itself."""
         invariants.check(self)
 
     def _settle(self, now: float) -> list[Action]:
+        self.residents.settle(now)
         models, self._unsettled = self._unsettled, {}
         for model in models:
             self._dispatch(model, now)
@@ -129,7 +147,7 @@ class Core:
                 self._actions += [] if worker is None else [answer(call, worker, 0.0)]
             return
         running = event.attempt > 0 and event.worker_id != ""
-        refused = None if running else refusal(event, self.fleet, self.queue, self.programs, self.limits)
+        refused = None if running else self._refusal(event, now)
         if refused is not None:
             retry = self._waiting.retry_after_seconds(now) if refused[0] is Reason.QUEUE_FULL else 0.0
             self._actions.append(Reject(event.link, *key, *refused, retry))
@@ -137,15 +155,20 @@ class Core:
         program = self.programs.start(event, self.tenants.get(event.tenant), now)
         call = Call(event, program, now)
         call.expected_output = self.knowledge.output_tokens(call)
+        self.knowledge.begin(call, now)
         self.calls.add(call)
         if running:
             call.worker_id, call.restored = event.worker_id, True
             call.placed_at = call.expected_end = now
             program.num_running += 1
             program.restored = True
-            self.fleet.enter(call)
+            if (worker := self.fleet.enter(call)) is not None:
+                self.residents.place(call, worker, now)
         else:
             self._enqueue(call, now, event.queue_timeout_seconds)
+
+    def _refusal(self, event: events.CallSubmitted, now: float) -> tuple[Reason, str] | None:
+        return refusal(event, self.fleet, self.queue, self.programs, self.knowledge, self.limits, now)
 
     def _start(self, event: events.CallStarted, now: float) -> None:
         call = self.calls.live(event)
@@ -159,10 +182,11 @@ class Core:
         ran = call.worker_id and event.attempt in (0, call.attempt)
         seconds = now - call.placed_at if ran else 0.0
         if event.service_seconds:  # of all attempts: a prefill that was handed off is counted already
-            seconds = max(0.0, event.service_seconds - call.served_seconds)
-        if event.completed:
-            self.knowledge.learn(call, call.served_seconds + seconds, event.usage.completion_tokens, now)
-        call.program.charge(call, seconds, event.usage)
+            seconds = max(0.0, event.service_seconds - call.executed_seconds)
+        service_seconds = self.knowledge.service_seconds(call, event.usage, seconds)
+        call.program.charge(call, seconds, service_seconds, event.usage)
+        self.knowledge.learn(call, event.usage, event.completed, now)
+        self.residents.rest(call, call.prompt_tokens - call.generated_tokens + event.usage.completion_tokens, now)
         self._forget(call, now)
 
     def _lose(self, event: events.CallLost, now: float) -> None:
@@ -177,7 +201,8 @@ class Core:
         if (call := self.calls.left(event)) is None:
             return
         worker = self._vacate(call)
-        call.program.serve(call, min(call.prefill_seconds or inf, now - call.placed_at))
+        seconds = min(call.prefill_seconds or inf, now - call.placed_at)
+        call.program.serve(call, seconds, seconds)
         call.prefilled_at = "" if worker is None else worker.description.pool_id
         call.handed_off = True
         self._enqueue_again(call, now)
@@ -195,16 +220,23 @@ class Core:
 
     def _join(self, event: events.WorkerJoined, now: float) -> None:
         self._leave(event.worker_id, now)
-        self.fleet.join(event)
+        self.residents.join(self.fleet.join(event), now)
+        if event.load is not None:
+            self._measure(event.load)
         self._look_again(event.model, now)
 
     def _leave(self, worker_id: str, now: float) -> None:
         if (worker := self.fleet.leave(worker_id)) is None:
             return
+        self.residents.leave(worker_id, now)
         for call in worker.placed.values():
             call.program.num_running -= 1
             self._restart(call, now)
         self._fleet_changed(worker.description.model, now)
+
+    def _measure(self, load: events.LoadReported) -> None:
+        if (worker := self.fleet.get(load.worker_id)) is not None:
+            self.knowledge.engine_seconds.report(worker.description.model, load)
 
     def _look_again(self, model: str, now: float) -> None:
         """What was too long may be short enough now, or certainly too long."""
@@ -219,27 +251,29 @@ class Core:
         self._unsettled[model] = None
 
     def _dispatch(self, model: str, now: float) -> None:
-        calls = self.queue.front(model, self.limits.scan_limit)
-        decided = plan(calls, self.fleet.serving(model), self.fleet.index, self.pools, now, self.limits)
-        self.num_judged += decided.num_judged
+        if self.fleet.serving(model) and self._lobby.admit(model, now, self.limits.scan_limit):
+            self._unsettled[model] = None
         longest = self.fleet.longest_prompt(model)
-        for call in decided.unservable:
-            if longest is not None and call.prompt_tokens > longest:
-                self._reject(call, Reason.CONTEXT_LENGTH_EXCEEDED, "no worker takes a prompt that long", now)
+        for decision in self.dispatch.decide(model, now):
+            if isinstance(decision, Assignment):
+                self._actions += place(decision, self._waiting, self.pools, now)
+                self.residents.place(decision.call, decision.worker, now)
+                self.knowledge.placed(decision.call)
+            elif isinstance(decision, Refusal):
+                self._reject(decision.call, Reason.QUEUE_FULL, "no worker would answer in time", now)
+            elif longest is not None and decision.prompt_tokens > longest:
+                self._reject(decision, Reason.CONTEXT_LENGTH_EXCEEDED, "no worker takes a prompt that long", now)
             else:  # the worker that takes it may be away
-                self._waiting.shelve(call, now + self.limits.no_worker_grace_seconds)
-        for assignment in decided.assignments:
-            self._actions += place(assignment, self._waiting, self.pools, now)
-        # Those looked at and not placed wait for something to change; those beyond have not been looked at.
-        if (decided.assignments or decided.unservable) and len(calls) == self.limits.scan_limit:
+                self._waiting.shelve(decision, now + self.limits.no_worker_grace_seconds)
+        if self.dispatch.pending(model):
             self._unsettled[model] = None
 
     def _enqueue(self, call: Call, now: float, timeout_seconds: float = 0.0) -> None:
         call.expected = self.knowledge.expect(call, now)
-        position = self._waiting.enter(call, now, timeout_seconds)
+        self._lobby.enter(call, now, timeout_seconds)
         if not self.fleet.serving(call.model):
             self._waiting.strand(call.model, now + self.limits.no_worker_grace_seconds)
-        elif position < self.limits.scan_limit:
+        else:
             self._unsettled[call.model] = None
 
     def _vacate(self, call: Call) -> Worker | None:
@@ -269,7 +303,7 @@ class Core:
         """No worker came for the model in time."""
         unknown = self.fleet.unknown(model)
         reason = Reason.MODEL_NOT_FOUND if unknown else Reason.NO_WORKER
-        for call in self.queue.front(model, _AT_ONCE):
+        for call in [*self.queue.front(model, _AT_ONCE), *self.queue.lobby(model, _AT_ONCE)]:
             self._reject(call, reason, f"no worker serves the model {model!r}{'' if unknown else ' now'}", now)
         if self.queue.of_model(model):
             self._waiting.strand(model, now)
@@ -286,16 +320,21 @@ class Core:
     def _forget(self, call: Call, now: float) -> None:
         if call.worker_id:
             self._vacate(call)
-        elif self._waiting.leave(call, now) < self.limits.scan_limit:
+        else:
+            self._lobby.leave(call, now)
             self._unsettled[call.model] = None  # another call moves into sight, or gets the KV that was kept for it
         self._erase(call, now)
 
     def _erase(self, call: Call, now: float) -> None:
+        self.knowledge.left(call, now)
+        self.residents.rest(call, 0, now)
         self.calls.remove(call)
         self.programs.settle(call.program, now)
         self._program_changed(call.program, now)
 
     def _program_changed(self, program: Program, now: float) -> None:
+        if program.ending or program.ended is not None:
+            self._unsettled.update(dict.fromkeys(self.residents.release(program, now)))
         if program.ended is not None:
             self.knowledge.ended(program, now)
         self._actions.append(ProgramChanged(program.program_id))

@@ -7,6 +7,7 @@ about one is idempotent. `attempt` 0 in an event about a call is taken for its c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TypeAlias
 
 from services.common.errors import Reason
@@ -198,6 +199,8 @@ class ProgramRestored:
     waited_seconds: float = 0.0
     queue_seconds: float = 0.0
     usage: TokenUsage = TokenUsage()
+    service_class: ServiceClass = ServiceClass.DEFAULT
+    deadline: float = inf
 
 
 Event: TypeAlias = (

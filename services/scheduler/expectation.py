@@ -8,6 +8,7 @@ _WEIGHT = 0.2
 _KINDS = 4096
 """Kinds of calls remembered; the one not seen longest is forgotten first."""
 _WINDOW_SECONDS = 30.0
+_MOST_SECONDS = 86_400.0
 
 
 class OutputLengths:
@@ -49,6 +50,11 @@ class DrainRate:
         """When a tenth of the queue will have left: between 1 and 60 seconds."""
         per_second = self._decayed(now) / _WINDOW_SECONDS
         return min(60.0, max(1.0, num_queued / 10 / per_second)) if per_second > 0 else 60.0
+
+    def drain_seconds(self, num_queued: int, now: float) -> float:
+        """In which so many leave at that pace; 0 while none has left."""
+        per_second = self._decayed(now) / _WINDOW_SECONDS
+        return min(_MOST_SECONDS, num_queued / per_second) if per_second > 0 else 0.0
 
     def _decayed(self, now: float) -> float:
         return self._count * exp((self._at - now) / _WINDOW_SECONDS)

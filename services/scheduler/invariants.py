@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import isclose
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,8 +21,12 @@ def check(core: Core) -> None:
     linked = [call for link in core.calls.links() for call in core.calls.of_link(link)]
     assert Counter(linked) == Counter(core.calls.values()), "a call is on no link, or on two"
     _check_hand_offs(core)
+    for model in {call.model for call in queued}:
+        core.dispatch.check(model)
     _check_workers(core)
     _check_programs(core)
+    _check_lobby(core)
+    _check_residents(core)
 
 
 def _check_hand_offs(core: Core) -> None:
@@ -55,3 +60,52 @@ def _check_programs(core: Core) -> None:
         assert program.num_queued == queued[program.program_id], f"{program.program_id}: queued calls do not add up"
         assert program.num_running == running[program.program_id], f"{program.program_id}: running calls do not add up"
         assert program.num_live or not program.ending, f"{program.program_id} should have ended"
+
+
+def _check_lobby(core: Core) -> None:
+    paused = [call for call in core.calls.values() if call.in_lobby]
+    listed = [call for model in core.queue.lobbies() for call in core.queue.lobby(model, len(core.queue))]
+    assert Counter(paused) == Counter(listed), "the lobby holds other calls than those that say so"
+    assert all(not call.worker_id and not call.attempt and not call.shelved for call in paused), (
+        "a call is in two rooms"
+    )
+    counts = Counter(call.program.program_id for call in paused)
+    for program in core.programs.live():
+        assert program.num_paused == counts[program.program_id], f"{program.program_id}: paused calls do not add up"
+
+
+def _check_residents(core: Core) -> None:
+    ledgers = list(core.residents.ledgers())
+    contexts = [context for ledger in ledgers for row in ledger.programs.values() for context in row]
+    of_workers = {ledger.worker_id: ledger.worker for ledger in ledgers}
+    assert of_workers == {worker.worker_id: worker for worker in core.fleet.workers()}, "a ledger of another worker"
+    served = Counter(context.call for context in contexts if context.call is not None)
+    having = Counter(call for call in core.calls.values() if call.context is not None)
+    assert served == having, "a call and its context do not agree"
+    for call in core.calls.values():
+        context = call.context
+        assert context is None or not call.in_lobby, f"{call.key} waits for room and has some"
+        if call.worker_id and not call.hand_off and core.fleet.get(call.worker_id) is not None:
+            assert context is not None and context.ledger.worker_id == call.worker_id, f"{call.key} runs unaccounted"
+    idle = Counter((context.program.program_id, context.thread) for context in contexts if context.call is None)
+    assert not idle or max(idle.values()) == 1, "a thread has two idle contexts"
+    for context in contexts:
+        assert context.program.ended is None, "a program that is over holds KV"
+        assert context.call is not None or not context.program.ending, "a program that ends keeps idle KV"
+        assert context.call is not None or context.ledger.open, "KV is kept where it cannot stay"
+        assert 0 <= context.shared <= context.blocks, "a context shares more than it has"
+    for ledger in ledgers:
+        row = [context for each in ledger.programs.values() for context in each]
+        live = [context for context in row if context.call is not None]
+        resting = [context for context in row if context.call is None]
+        assert ledger.num_live == len(live), "live contexts do not add up"
+        assert ledger.num_idle == len(resting) == len(ledger.pausable), "idle contexts do not add up"
+        assert ledger.live_blocks == sum(context.own_blocks for context in live), (
+            "blocks of live contexts do not add up"
+        )
+        assert ledger.idle_blocks == sum(context.own_blocks for context in resting), "idle blocks do not add up"
+        weighed = sum(context.own_blocks * context.weight for context in resting)
+        assert isclose(ledger.weighed_blocks, weighed, abs_tol=1e-6), "weighed blocks do not add up"
+        assert Counter(context for each in ledger.families.values() for context in each) <= Counter(row), (
+            "a ghost shares"
+        )

@@ -18,6 +18,7 @@ class Limits:
     max_programs: int
     kept_programs: int
     program_idle_seconds: float
+    reject_unreachable_deadlines: bool
     assumed_output_tokens: int
     assumed_step_seconds: float
     assumed_prefill_tokens_per_second: float

@@ -1,5 +1,6 @@
 """Placing: a decision of placement entered in the ledgers, with the plan for the call's KV that goes with it."""
 
+from services.common.urgency import engine_priority
 from services.scheduler.dispatch import Assignment
 from services.scheduler.events import Action, Place
 from services.scheduler.pool_events import Handle, KVPlan, Prefetch, Replica
@@ -14,7 +15,6 @@ def place(assignment: Assignment, waiting: WaitingRoom, pools: Pools, now: float
     waited_seconds = now - call.queued_at
     waiting.leave(call, now)
     call.attempt += 1
-    call.hold = None
     call.worker_id = worker.worker_id
     call.hand_off = assignment.hand_off
     call.kv_blocks = assignment.kv_blocks
@@ -33,7 +33,7 @@ def place(assignment: Assignment, waiting: WaitingRoom, pools: Pools, now: float
 
 def answer(call: Call, worker: Worker, waited_seconds: float) -> Place:
     """What the call's gateway is told."""
-    where = (call.attempt, call.worker_id, worker.description.address, -call.priority)
+    where = (call.attempt, call.worker_id, worker.description.address, engine_priority(call.priority, call.level))
     expected_cached_tokens = call.prompt_tokens - call.uncached_tokens
     return Place(call.link, *call.key, *where, expected_cached_tokens, waited_seconds, call.kv)
 
@@ -49,7 +49,7 @@ def _plan(assignment: Assignment, pools: Pools) -> tuple[KVPlan, Prefetch | None
     empty = KVPlan(hand_off=assignment.hand_off, retain_seconds=retain_seconds)
     if num_blocks <= supply.cached_blocks or not pools.present(pool_id):
         return empty, None
-    if (reach := pools.reach(namespace_id, hashes, arriving_at)) is None:
+    if (reach := pools.reach(namespace_id, hashes, arriving_at, (pool_id,))) is None:
         return empty, None
     own, other_id = reach.own(pool_id), reach.other(pool_id)
     other = reach.own(other_id)

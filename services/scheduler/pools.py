@@ -3,8 +3,9 @@
 Bounded by the pools that live and by the index's own bound. Speeds that a pool has not measured are assumed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, assert_never
 
 from services.scheduler.limits import Limits
@@ -21,6 +22,10 @@ from services.scheduler.replica_index import NOTHING, Held, ReplicaIndex
 
 PULL_LATENCY_SECONDS = 0.005
 """Before the first block of another pool comes: two round trips, and its lease on what is read."""
+_FEW = 16
+"""Pools that are all asked; of more, those that hold most and those that are near."""
+_MOST = 4
+"""Of those that hold most."""
 
 
 @dataclass(slots=True)
@@ -71,6 +76,9 @@ class Pools:
         self._pools: dict[str, Pool] = {}
         self._present: dict[str, Pool] = {}
         """Those that are not away."""
+        self._ids: list[str] = []
+        self.version = 0
+        """Grows when `block_seconds` may have changed."""
         self._assumed = PoolSpeeds(
             limits.assumed_load_bytes_per_second,
             limits.assumed_ssd_bytes_per_second,
@@ -84,14 +92,19 @@ class Pools:
                 known = self._pools.get(event.pool_id)
                 pool = Pool(event, known.speeds if known else self._assumed)
                 self._pools[event.pool_id] = self._present[event.pool_id] = pool
+                self._ids = sorted(self._pools)
                 self.index.join(event.pool_id, event.capacity_bytes)
+                self.version += 1
             case PoolReported():
                 self._report(event)
             case PoolAway():
                 self._present.pop(event.pool_id, None)
+                self.version += 1
             case PoolLost():
                 self._present.pop(event.pool_id, None)
+                self.version += 1
                 self._pools.pop(event.pool_id, None)
+                self._ids = sorted(self._pools)
                 self.index.leave(event.pool_id)
             case _:
                 assert_never(event)
@@ -100,15 +113,26 @@ class Pools:
         """It is known and answers."""
         return pool_id in self._present
 
+    def holders(self, namespace_id: str, block_hashes: Sequence[int]) -> list[str]:
+        """Some of those that answer and hold most of a chain."""
+        if not self._present or not namespace_id:
+            return []
+        most = self.index.holders(namespace_id, block_hashes)
+        return [pool_id for pool_id in islice(most, _MOST) if pool_id in self._present]
+
     def ids(self) -> list[str]:
         """All that are known, in order of their id."""
-        return sorted(self._pools)
+        return self._ids
 
-    def reach(self, namespace_id: str, block_hashes: Sequence[int], arriving_at: str = "") -> Reach | None:
-        """What pools that answer hold of a chain; None: nothing. `arriving_at`: a pool that is just getting all."""
+    def reach(
+        self, namespace_id: str, block_hashes: Sequence[int], arriving_at: str = "", near: Iterable[str] = ()
+    ) -> Reach | None:
+        """What pools that answer hold of a chain; None: nothing. `arriving_at`: a pool that is just getting all.
+
+        `near`: which pools matter, besides those that hold most; they are asked where not all are."""
         if not self._present or not block_hashes or not namespace_id:
             return None
-        held = self.index.match(namespace_id, block_hashes, self._present)
+        held = self.index.match(namespace_id, block_hashes, self._asked(namespace_id, block_hashes, near))
         if arriving_at in self._present:
             held[arriving_at] = Held(len(block_hashes), len(block_hashes))
         if not held:
@@ -156,3 +180,10 @@ class Pools:
             pool.speeds = PoolSpeeds(
                 speeds.load or known.load, speeds.ssd_read or known.ssd_read, speeds.pull or known.pull
             )
+            self.version += 1
+
+    def _asked(self, namespace_id: str, block_hashes: Sequence[int], near: Iterable[str]) -> Collection[str]:
+        if len(self._present) <= _FEW:
+            return self._present
+        most = self.index.holders(namespace_id, block_hashes)
+        return [pool_id for pool_id in dict.fromkeys([*islice(most, _MOST), *near]) if pool_id in self._present]

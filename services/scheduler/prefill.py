@@ -37,7 +37,12 @@ class Onward:
     """How a call would go on, once it was prefilled elsewhere."""
 
     def __init__(
-        self, call: Call, decoders: Iterable[Outlook], matches: Mapping[str, int], decode_delay_weight: float
+        self,
+        call: Call,
+        decoders: Iterable[Outlook],
+        matches: Mapping[str, int],
+        decode_delay_weight: float,
+        now: float,
     ) -> None:
         """`decoders`: of the namespace of whoever prefills. `matches`: blocks of the prompt in their own caches."""
         self._near: dict[str, _Leg] = {}
@@ -50,9 +55,8 @@ class Onward:
             if seconds is None:
                 continue
             missing = num_blocks - min(num_blocks, matches.get(outlook.worker_id, 0))
-            wait = outlook.ahead_seconds(call, call.expected_output)
-            decode = outlook.prefill_seconds(call, num_blocks) + outlook.decode_seconds(call.expected_output)
-            decode += decode_delay_weight * outlook.delay_seconds(call, num_blocks)
+            wait, prefill, decode, delay = outlook.prediction(call, num_blocks, call.expected_output, now)
+            decode += prefill + decode_delay_weight * delay
             near = _Leg(wait, missing * seconds.load, decode)
             far = _Leg(wait, missing * seconds.pull + PULL_LATENCY_SECONDS, decode)
             if (known := self._near.get(outlook.pool_id)) is None or near.total() < known.total():

@@ -63,10 +63,13 @@ class Programs:
             num_finished=event.num_finished,
             num_restarted=event.num_restarted,
             executed_seconds=event.executed_seconds,
+            served_seconds=event.attained_seconds,
             attained_seconds=event.attained_seconds,
             waited_seconds=event.waited_seconds,
             queue_seconds=event.queue_seconds,
             usage=event.usage,
+            service_class=event.service_class,
+            deadline=event.deadline,
             restored=True,
         )
 

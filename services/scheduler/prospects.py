@@ -1,12 +1,17 @@
-"""Prospects: the ways in which the workers of a pass can run one call, and what each costs.
+"""Prospects: the ways in which some workers can run one call, and what each costs.
 
-A call runs whole on one worker, or a prefill worker prefills it and another goes on (prefill.py). With prefill workers
-the cost of running it whole includes the delay of what decodes on that worker, weighed; else it is the predicted
-seconds until completion alone.
+The cost of a way is the predicted seconds until the call's completion, and what others lose by it: a prefill slows
+what decodes beside it for as long as it lasts, and what is driven out of the worker's KV must be computed anew. So the
+sum of all calls' seconds is what is kept small (after AMPD, arXiv 2602.14516, which counts the delay of co-running
+decodes).
+A call runs whole on one worker, or a prefill worker prefills it and another goes on (prefill.py).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from services.scheduler.cache_index import CacheIndex
 from services.scheduler.limits import Limits
@@ -15,22 +20,38 @@ from services.scheduler.pool_events import Role
 from services.scheduler.pools import Pools, Reach
 from services.scheduler.prefill import Onward
 from services.scheduler.records import Call
-from services.scheduler.supply import Supply, supply
+from services.scheduler.roster import Roster
+from services.scheduler.supply import Supply
+
+if TYPE_CHECKING:
+    from services.scheduler.placement import Placement
 
 
 class Way(NamedTuple):
-    """One way to run a call."""
+    """One way to run a call. (A tuple, because one is made for each worker that is looked at.)"""
 
     cost: float
     """What is compared."""
     outlook: Outlook
     supply: Supply
-    seconds: float
-    """Predicted until it is done there."""
+    ahead_seconds: float
+    """Predicted until its prefill can begin."""
+    prefill_seconds: float
+    decode_seconds: float
     output_tokens: float
     """To be generated there."""
     hand_off: bool
     """Prefill alone."""
+
+    @property
+    def first_token_seconds(self) -> float:
+        """Predicted until its prefill is done."""
+        return self.ahead_seconds + self.supply.seconds + self.prefill_seconds
+
+    @property
+    def seconds(self) -> float:
+        """Predicted until it is done there."""
+        return self.ahead_seconds + self.supply.seconds + self.prefill_seconds + self.decode_seconds
 
 
 class Found(NamedTuple):
@@ -42,41 +63,41 @@ class Found(NamedTuple):
     """How it goes on when it is prefilled elsewhere."""
 
 
-class Roster:
-    """The workers of a pass by what they are for, and what there is to know of KV."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What there is to know besides the workers."""
 
-    def __init__(self, outlooks: Sequence[Outlook], index: CacheIndex, pools: Pools, limits: Limits) -> None:
-        self.outlooks = outlooks
-        self.index = index
-        self.pools = pools
-        self.limits = limits
-        self.decoders = [outlook for outlook in outlooks if outlook.role is not Role.PREFILL]
-        self.prefillers = [outlook for outlook in outlooks if outlook.role is Role.PREFILL and outlook.block_seconds]
-        """Without those whose pool does not answer: nobody could go on from what they compute."""
+    index: CacheIndex
+    pools: Pools
+    limits: Limits
+    policy: Placement
 
 
 class Prospects:
-    """Of one call, at some workers of the roster."""
+    """Of one call, at some workers of a roster."""
 
     def __init__(
         self,
         call: Call,
-        roster: Roster,
         outlooks: Sequence[Outlook],
+        roster: Roster,
+        facts: Facts,
+        now: float,
+        *,
         prefill: bool = True,
         found: Found | None = None,
     ) -> None:
         """`prefill`: look also at those of `outlooks` that could prefill it alone. `found`: from a moment before."""
         self._call = call
         self._roster = roster
-        self._shared = bool(roster.prefillers and call.may_hand_off)
-        """It may be shared between two workers, so that it matters whom it delays."""
+        self._facts = facts
+        self._now = now
         self._decoders, self._prefillers = self._split(outlooks, prefill)
         self._matches: dict[str, int] = {}
         self.found = found or Found({}, {})
 
     def ways(self) -> list[Way]:
-        """Every way, in the order of the workers; none: no worker takes the call."""
+        """Every way, in the order of the workers; none: none of them takes the call."""
         self._match(self._decoders)
         ways = [self._whole(outlook) for outlook in self._decoders]
         if self._prefillers:
@@ -86,52 +107,61 @@ class Prospects:
 
     def _split(self, outlooks: Sequence[Outlook], prefill: bool) -> tuple[list[Outlook], list[Outlook]]:
         call, roster = self._call, self._roster
-        if len(roster.decoders) == len(roster.outlooks):
+        if not roster.has_prefillers:
             return _able(call, outlooks), []
-        if not any(call.prompt_tokens < outlook.max_model_len for outlook in roster.decoders):
+        if not roster.takes_prompt(call.prompt_tokens, prefills=False):
             return _able(call, outlooks), []  # whole on a prefill worker: better there than nowhere
         decoders = _able(call, [outlook for outlook in outlooks if outlook.role is not Role.PREFILL])
-        if not self._shared or not prefill:
+        if not prefill or not call.may_hand_off:
             return decoders, []
-        chosen = set(outlooks)
-        return decoders, _able(call, [outlook for outlook in roster.prefillers if outlook in chosen])
+        # Without those whose pool does not answer: nobody could go on from what they compute.
+        prefillers = [outlook for outlook in outlooks if outlook.role is Role.PREFILL and outlook.block_seconds]
+        return decoders, _able(call, prefillers)
 
     def _match(self, outlooks: Iterable[Outlook]) -> None:
         worker_ids = [outlook.worker_id for outlook in outlooks]
-        self._matches.update(self._roster.index.match(self._call.block_hashes, worker_ids))
+        self._matches.update(self._facts.index.match(self._call.block_hashes, worker_ids))
 
     def _whole(self, outlook: Outlook) -> Way:
-        call = self._call
+        call, facts = self._call, self._facts
+        output_tokens = call.expected_output
         supplied = self._supply(outlook)
-        seconds = outlook.completion_seconds(call, supplied, call.expected_output)
-        cost = seconds
-        if self._shared:
-            cost += self._roster.limits.decode_delay_weight * outlook.delay_seconds(call, supplied.blocks)
-        return Way(cost, outlook, supplied, seconds, call.expected_output, False)
+        ahead, prefill, decode, delay = outlook.prediction(call, supplied.blocks, output_tokens, self._now)
+        cost = ahead + supplied.seconds + prefill + decode + facts.limits.decode_delay_weight * delay
+        cost += outlook.overflow_seconds(call, output_tokens, self._now)
+        return self._judged(Way(cost, outlook, supplied, ahead, prefill, decode, output_tokens, False))
 
     def _handed_off(self, outlook: Outlook) -> Way:
         supplied = self._supply(outlook)
-        seconds = outlook.completion_seconds(self._call, supplied, 1.0)
+        ahead, prefill, decode, _ = outlook.prediction(self._call, supplied.blocks, 1.0, self._now)
+        seconds = ahead + supplied.seconds + prefill + decode
         cost = self._onward(outlook.namespace_id).completion_seconds(seconds, outlook.pool_id)
-        return Way(cost, outlook, supplied, seconds, 1.0, True)
+        return self._judged(Way(cost, outlook, supplied, ahead, prefill, decode, 1.0, True))
+
+    def _judged(self, way: Way) -> Way:
+        cost = self._facts.policy.cost(self._call, way, self._now)
+        return way if cost == way.cost else way._replace(cost=cost)
 
     def _supply(self, outlook: Outlook) -> Supply:
+        call = self._call
         cached_blocks = self._matches.get(outlook.worker_id, 0)
         if outlook.block_seconds is None:
             return Supply(cached_blocks, cached_blocks)
         namespace_id, reaches = outlook.namespace_id, self.found.reaches
         if namespace_id not in reaches:
-            arriving_at = self._call.prefilled_at or ""
-            reaches[namespace_id] = self._roster.pools.reach(namespace_id, self._call.block_hashes, arriving_at)
-        return supply(cached_blocks, outlook.pool_id, outlook.block_seconds, reaches[namespace_id])
+            near = [each.pool_id for each in (*self._decoders, *self._prefillers)]
+            pools, hashes = self._facts.pools, call.block_hashes
+            reaches[namespace_id] = pools.reach(namespace_id, hashes, call.prefilled_at or "", near)
+        return self._facts.policy.supply(call, outlook, cached_blocks, reaches[namespace_id])
 
     def _onward(self, namespace_id: str) -> Onward:
         if namespace_id not in self.found.onwards:
-            same = [outlook for outlook in self._roster.decoders if outlook.namespace_id == namespace_id]
+            known = dict.fromkeys([*self._decoders, *self._roster.least(self._call.prompt_tokens)])
+            same = [each for each in known if each.role is not Role.PREFILL and each.namespace_id == namespace_id]
             able = _able(self._call, same)
-            self._match(able)
-            weight = self._roster.limits.decode_delay_weight
-            self.found.onwards[namespace_id] = Onward(self._call, able, self._matches, weight)
+            self._match([outlook for outlook in able if outlook.worker_id not in self._matches])
+            weight = self._facts.limits.decode_delay_weight
+            self.found.onwards[namespace_id] = Onward(self._call, able, self._matches, weight, self._now)
         return self.found.onwards[namespace_id]
 
 

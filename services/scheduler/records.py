@@ -14,6 +14,8 @@ from services.scheduler.tenants import Tenant
 
 if TYPE_CHECKING:
     from services.scheduler.expected import Expected
+    from services.scheduler.ledger import Context
+    from services.scheduler.outlook import Outlook
     from services.scheduler.prospects import Found
 
 _MOVED_AFTER = 8
@@ -40,21 +42,31 @@ class Program:
     ending: bool = False
     """Its end was announced; it ends with its last call."""
     num_queued: int = 0
+    num_paused: int = 0
+    """Of the queued calls, those in the lobby: no worker has room for what the program holds in KV."""
+    home: str = ""
+    """The worker that has room for it, or where its newest call was placed."""
+    admitted: float = 0.0
+    """When it was last let out of the lobby, or began without."""
     num_running: int = 0
     num_finished: int = 0
     num_restarted: int = 0
     num_lost: int = 0
     """Running calls whose gateway went away."""
     executed_seconds: float = 0.0
-    """Engine seconds of all finished calls (Autellix's T_p)."""
+    """That all finished calls spent in engines, beside others (Autellix's T_p)."""
+    served_seconds: float = 0.0
+    """Engine seconds of all calls."""
     attained_seconds: float = 0.0
-    """Engine seconds along the longest chain of calls seen (ATLAS's scalar); equals `executed_seconds` on a chain."""
+    """Engine seconds along the longest chain of calls seen (ATLAS's scalar)."""
     waited_seconds: float = 0.0
     """Queue seconds that count towards starvation (W_p)."""
     queue_seconds: float = 0.0
     usage: TokenUsage = field(default_factory=TokenUsage)
     restored: bool = False
     """It ran under an earlier scheduler: which pools it used is not known."""
+    pinned: str = ""
+    """The worker to which placement binds it, if it does."""
     num_placed: int = 0
     pools: dict[str, int] = field(default_factory=dict[str, int])
     """The pools beside whose workers its calls ran, each with the number of the last such placement."""
@@ -64,17 +76,24 @@ class Program:
         """Calls queued or running."""
         return self.num_queued + self.num_running
 
-    def charge(self, call: Call, seconds: float, usage: TokenUsage) -> None:
-        """A call of it ended, after so many engine seconds."""
+    @property
+    def paused(self) -> bool:
+        """Its calls wait until there is room for it."""
+        return self.num_paused > 0
+
+    def charge(self, call: Call, seconds: float, service_seconds: float, usage: TokenUsage) -> None:
+        """A call of it ended, after so long in an engine and so many engine seconds (engine_seconds.py)."""
         self.num_finished += 1
-        self.serve(call, seconds)
+        self.serve(call, seconds, service_seconds)
         self.usage = self.usage.plus(usage)
 
-    def serve(self, call: Call, seconds: float) -> None:
-        """A call of it got so many engine seconds."""
-        call.served_seconds += seconds
+    def serve(self, call: Call, seconds: float, service_seconds: float) -> None:
+        """A call of it spent so long in an engine, and got so many engine seconds there."""
+        call.executed_seconds += seconds
+        call.served_seconds += service_seconds
         self.executed_seconds += seconds
-        call.inherited_seconds += seconds
+        self.served_seconds += service_seconds
+        call.inherited_seconds += service_seconds
         self.attained_seconds = max(self.attained_seconds, call.inherited_seconds)
 
     def use(self, pool_id: str) -> None:
@@ -95,10 +114,11 @@ class Program:
 class Hold:
     """Placement's decision that a call waits for a busy worker."""
 
-    worker_id: str
+    outlook: Outlook
+    """The worker's; the call is in its line."""
     kv_blocks: int
-    supplied_blocks: int
-    """Of the prompt: cached there, or brought."""
+    uncached_tokens: int
+    """Of the prompt: neither cached there, nor brought."""
     cost: float
     """Predicted seconds until completion, and what else was weighed."""
     judged_at: float
@@ -117,6 +137,8 @@ class Call:
         "attempt",
         "avoided",
         "block_hashes",
+        "context",
+        "executed_seconds",
         "expected",
         "expected_end",
         "expected_output",
@@ -125,14 +147,17 @@ class Call:
         "hand_off",
         "handed_off",
         "hold",
+        "in_lobby",
         "inherited_seconds",
         "key",
         "kv",
         "kv_blocks",
+        "level",
         "link",
         "max_tokens",
         "model",
         "order",
+        "overtaken",
         "placed_at",
         "prefill_seconds",
         "prefilled_at",
@@ -142,6 +167,7 @@ class Call:
         "prompt_tokens",
         "queued_at",
         "restored",
+        "resumed",
         "served_seconds",
         "shelved",
         "thread",
@@ -151,7 +177,7 @@ class Call:
     )
 
     expected: Expected
-    """Set whenever it is queued."""
+    """Set when it begins, and again whenever it is queued."""
 
     def __init__(self, event: CallSubmitted, program: Program, now: float) -> None:
         self.key: CallKey = (event.program_id, event.call_id)
@@ -168,6 +194,8 @@ class Call:
         self.priority = event.priority
         self.arrived = now
         self.inherited_seconds = program.attained_seconds
+        self.executed_seconds = 0.0
+        """In engines, so far."""
         self.served_seconds = 0.0
         """Engine seconds that its program was charged for it."""
         self.expected_output = 1.0
@@ -186,10 +214,20 @@ class Call:
         """Announced as running by its gateway: the scheduler did not choose its place."""
         self.shelved = False
         """In the queue, but out of sight: no worker that is there takes a prompt that long."""
+        self.in_lobby = False
+        """In the queue, but out of placement's sight: its program is not let in."""
+        self.resumed = False
+        """It waits in the lobby for a program that was let in before, and goes first."""
+        self.overtaken = 0
+        """Programs that were let in before it though they came after it in the lobby."""
+        self.context: Context | None = None
+        """What its program has on a worker's ledger for it."""
         self.avoided: dict[str, LoadReported] = {}
         """Workers that lost it, with their load then: see `Worker.lost`. At most one for each attempt."""
         self.hold: Hold | None = None
         """Belongs to placement."""
+        self.level = 0
+        """Of urgency to its engine, by the ordering."""
         self.order: tuple[float, ...] = ()
         """Its place in the queue."""
         self.placed_at = 0.0
@@ -238,6 +276,9 @@ class Worker:
     """Calls that ran here when it joined, as far as no gateway has announced them."""
     shunned: bool = False
     """Some call was lost here since the last report."""
+    changes: list[Worker] = field(default_factory=list["Worker"])
+    """Where it is entered when what it has ahead of it changes. Who empties the list resets `changed`."""
+    changed: bool = False
 
     @property
     def worker_id(self) -> str:
@@ -247,6 +288,12 @@ class Worker:
     def occupied(self) -> int:
         """Calls that it has."""
         return len(self.placed) + self.unclaimed
+
+    def touch(self) -> None:
+        """What it has ahead of it changed."""
+        if not self.changed:
+            self.changed = True
+            self.changes.append(self)
 
     def blocks_for(self, call: Call, output_tokens: float) -> int:
         """KV blocks that the call will need here at its end."""
@@ -264,6 +311,7 @@ class Worker:
         """Its counters now. They lag behind the ledger, so of calls not in the ledger they only lower the number."""
         self.load = load
         self.shunned = False
+        self.touch()
         self.unclaimed = min(self.unclaimed, max(0, load.num_running + load.num_waiting - len(self.placed)))
 
     def lost(self, call: Call) -> None:
@@ -287,6 +335,7 @@ class Worker:
         self.kv_blocks += call.kv_blocks
         self.uncached_tokens += call.uncached_tokens
         insort(self.ends, call.expected_end)
+        self.touch()
 
     def start(self, call: Call, expected_end: float) -> None:
         """The call's prefill is done."""
@@ -295,6 +344,7 @@ class Worker:
         del self.ends[bisect_left(self.ends, call.expected_end)]
         call.expected_end = expected_end
         insort(self.ends, expected_end)
+        self.touch()
 
     def release(self, call: Call) -> None:
         """Take a call off the ledger."""
@@ -302,3 +352,4 @@ class Worker:
         self.kv_blocks -= call.kv_blocks
         self.uncached_tokens -= call.uncached_tokens
         del self.ends[bisect_left(self.ends, call.expected_end)]
+        self.touch()

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from services.scheduler.cache_index import prefix_length
+from services.scheduler.holders import NOBODY, Holders
 from services.scheduler.pool_events import ReplicaUpdate
 
 _LEAST_BLOCK_BYTES = 1024
 _MOST_BLOCKS = 4_000_000
 """Of one pool; some 300 MB here. 2 TB of a 70B model's 16-token blocks are 400,000."""
+_SAMPLED = 4
+"""One in so many blocks is entered in `holders`; how many tokens a block has is not known here."""
 
 
 class Held(NamedTuple):
@@ -43,6 +46,8 @@ class ReplicaIndex:
     def __init__(self) -> None:
         self._pools: dict[str, dict[str, _Blocks]] = {}
         self._bounds: dict[str, int] = {}
+        self._holders: dict[str, Holders] = {}
+        """By namespace."""
 
     def join(self, pool_id: str, capacity_bytes: int) -> None:
         """A pool answers; what is known of it stays."""
@@ -51,11 +56,14 @@ class ReplicaIndex:
 
     def leave(self, pool_id: str) -> None:
         """Forget a pool."""
+        self.reset(pool_id)
         self._pools.pop(pool_id, None)
         self._bounds.pop(pool_id, None)
 
     def reset(self, pool_id: str) -> None:
         """Forget what a pool holds."""
+        for namespace_id, blocks in self._pools.get(pool_id, {}).items():
+            self._let_go(pool_id, namespace_id, blocks.every)
         if pool_id in self._pools:
             self._pools[pool_id] = {}
 
@@ -66,6 +74,7 @@ class ReplicaIndex:
             return
         blocks = spaces.setdefault(update.namespace_id, _Blocks())
         blocks.every.difference_update(update.removed)
+        self._let_go(pool_id, update.namespace_id, update.removed)
         blocks.dram.difference_update(update.removed)
         blocks.dram.difference_update(update.ssd)
         came = len(update.dram) + len(update.ssd)
@@ -73,6 +82,9 @@ class ReplicaIndex:
             blocks.every.update(update.ssd)
             blocks.every.update(update.dram)
             blocks.dram.update(update.dram)
+            holders = self._holders.setdefault(update.namespace_id, Holders())
+            holders.add(pool_id, update.ssd, _SAMPLED)
+            holders.add(pool_id, update.dram, _SAMPLED)
         if not blocks.every:
             del spaces[update.namespace_id]
 
@@ -92,7 +104,19 @@ class ReplicaIndex:
                 matches[pool_id] = Held(prefix_length(block_hashes, blocks.dram, total) if in_dram else 0, total)
         return matches
 
+    def holders(self, namespace_id: str, block_hashes: Sequence[int]) -> dict[str, None]:
+        """The pools that hold most of the chain, as far as samples tell."""
+        holders = self._holders.get(namespace_id)
+        return NOBODY if holders is None else holders.deepest(block_hashes, _SAMPLED)
+
     def num_in_dram(self, pool_id: str, namespace_id: str, block_hashes: Sequence[int]) -> int:
         """How many of the blocks, prefix or not, the pool has in shared memory."""
         blocks = self._pools.get(pool_id, {}).get(namespace_id)
         return 0 if blocks is None else sum(map(blocks.dram.__contains__, block_hashes))
+
+    def _let_go(self, pool_id: str, namespace_id: str, blocks: Iterable[int]) -> None:
+        holders = self._holders.get(namespace_id)
+        if holders is not None:
+            holders.remove(pool_id, blocks, _SAMPLED)
+            if not holders:
+                del self._holders[namespace_id]

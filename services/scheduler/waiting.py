@@ -70,6 +70,10 @@ class WaitingRoom:
         """When a rejected call has a chance to get in."""
         return self._drain.retry_after_seconds(len(self.queue), now)
 
+    def drain_seconds(self, now: float) -> float:
+        """In which all that wait now will have left, as fast as calls leave now; 0: not known."""
+        return self._drain.drain_seconds(len(self.queue), now)
+
     def next_due(self) -> float | None:
         """When something here is due."""
         agendas = (self._timeouts, self._promotions, self._strandings, self._shelvings)

@@ -1,16 +1,59 @@
 """Admissions: which programs may hold KV. Each file here is one policy, by its name; keywords are its settings.
 
-A policy weighs what programs hold and says whether one more fits; it owns nothing. Programs pause between calls only.
+A policy weighs what programs hold and says whether one more fits; it owns nothing. Programs pause between calls only:
+those that are let in have contexts on the ledger of a worker (residents.py), calls of others wait in the lobby
+(lobby.py). A policy inherits from `Admission` what it has no opinion on.
 """
 
 import sys
+from math import inf
 from typing import Protocol, cast
 
 from services.common import policies
+from services.scheduler.ledger import Context, Ledger
+from services.scheduler.records import Call
 
 
 class Admission(Protocol):
-    """Weighs."""
+    """Weighs. Units are the policy's own, as long as `room` and `need` share theirs."""
+
+    bounded: bool = True
+    """It may keep programs out."""
+    patience_seconds: float = 2.0
+    """After so long without a call a worker takes any program, whatever idle contexts it loses by that; without any
+    context, at once. So nothing waits for ever."""
+    period_seconds: float = 0.0
+    """How often `adjust` is called for a worker where something happens; 0: never."""
+
+    resumes_first: bool = False
+    """In the lobby, programs that were let in before go before those that never were."""
+
+    def room(self, ledger: Ledger) -> float:
+        """How much more the worker may take. -inf: nothing now."""
+        ...
+
+    def need(self, call: Call, blocks: int) -> float:
+        """What a call that would be a program's first there needs of it: so many blocks, without what it shares."""
+        ...
+
+    def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
+        """What part of an idle context counts, 0 to 1, and when to ask again (inf: never). None: it is gone for good,
+        and its program needs to be let in anew."""
+        return 1.0, inf
+
+    def excess(self, ledger: Ledger) -> bool:
+        """Is there so much that idle contexts must be sent off?"""
+        return False
+
+    def crowded(self, ledger: Ledger, blocks: int) -> bool:
+        return False
+
+    def pause_order(self, context: Context) -> float:
+        """Of idle contexts the one with the least goes first. Asked when the context falls idle."""
+        return 0.0
+
+    def adjust(self, ledger: Ledger, now: float) -> None:
+        """Set `ledger.window`."""
 
 
 def names() -> list[str]:

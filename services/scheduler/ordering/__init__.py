@@ -5,6 +5,7 @@ rank, then arrival decide, in this order.
 """
 
 import sys
+from math import inf
 from typing import Protocol, cast
 
 from services.common import policies
@@ -20,7 +21,12 @@ class Ordering(Protocol):
 
     def promotes_at(self, call: Call) -> float:
         """When a call that still waits has starved: `promoted` is set and its rank asked again. inf: never."""
-        ...
+        return inf
+
+    def level(self, call: Call) -> int:
+        """What the engine is told with the call: 0 first, below `LEVELS` of services/common/urgency.py; the less urgent
+        one gives way where engines preempt (vLLM: when blocks run out). Asked with the rank."""
+        return 0
 
 
 def names() -> list[str]:

@@ -1,23 +1,18 @@
-"""Programs that got little engine time go first: PLAS and, for parallel threads, ATLAS (Autellix, arXiv 2502.13965).
+"""Programs that got little engine time along their longest chain go first: ATLAS (Autellix, arXiv 2502.13965; [R]).
 
 A call inherits its program's attained seconds when it arrives, falls into the queue [bound_i, bound_i+1) of that value,
-and waits there first come, first served. Bounds grow geometrically; the paper does not publish its own.
-
-Anti-starvation: once (W_p + W_c) / (T_p + T_c) >= beta the call moves to the first queue. T_c is 0 while it waits; its
-W_c starts again from 0 then, W_p and T_p stay, so that the other threads of the program follow soon.
+and waits there first come, first served. The scalar can count across branches (a path that no call took), as theirs
+does. Reconstruction: bounds and beta, which are not published. Differs: service is engine seconds (engine_seconds.py)
+rather than time in the executor, and a running call is not demoted when its quantum ends unless the engine does it.
 """
 
-from bisect import bisect_right
-from math import inf
-
+from services.scheduler.levels import Levels
+from services.scheduler.ordering import Ordering
 from services.scheduler.records import Call
 
 
-class Policy:
-    """`num_queues` queues; the first takes programs below `first_bound_seconds`, each next `growth` times more.
-
-    A program may wait `starvation_ratio` (beta) times what it was served; 0: however long.
-    """
+class Policy(Ordering):
+    """See levels.py."""
 
     def __init__(
         self,
@@ -26,19 +21,13 @@ class Policy:
         growth: float = 2.0,
         starvation_ratio: float = 4.0,
     ) -> None:
-        if num_queues < 1 or first_bound_seconds <= 0 or growth <= 1 or starvation_ratio < 0:
-            raise ValueError(
-                "least_attained: need num_queues >= 1, first_bound_seconds > 0, growth > 1, starvation_ratio >= 0"
-            )
-        self._bounds = [first_bound_seconds * growth**i for i in range(int(num_queues) - 1)]
-        self._beta = starvation_ratio
+        self._levels = Levels("atlas", num_queues, first_bound_seconds, growth, starvation_ratio)
 
     def rank(self, call: Call) -> tuple[float, ...]:
-        level = 0 if call.promoted else bisect_right(self._bounds, call.inherited_seconds)
-        return (level, call.arrived)
+        return (self.level(call), call.arrived)
+
+    def level(self, call: Call) -> int:
+        return 0 if call.promoted else self._levels.of(call.inherited_seconds)
 
     def promotes_at(self, call: Call) -> float:
-        if not self._beta or call.promoted or call.inherited_seconds < (self._bounds[0] if self._bounds else inf):
-            return inf
-        program = call.program
-        return call.waiting_since + max(0.0, self._beta * program.executed_seconds - program.waited_seconds)
+        return self._levels.promotes_at(call, call.inherited_seconds)

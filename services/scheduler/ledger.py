@@ -1,0 +1,201 @@
+"""Ledger: whose contexts live in one worker's KV, and what they count for.
+
+A context counts in full while a call of it runs or is about to, and by its weight, the chance that it is wanted again
+soon, while it is idle. What several contexts have in common counts once: the oldest of them pays for it, the others
+only for what lies beyond. Whom a context shares with is found by marks, the hash of every `_STRIDE_TOKENS`th token's
+block: hashes are chained, so equal marks mean equal prefixes, and comparing two prompts is a bisection. It is found
+anew with each of its calls, and compared only with the oldest context of the family (those that begin alike) and the
+oldest of its own program; so what is counted is at least what the cache needs, and a little more when families branch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import ne
+from typing import TYPE_CHECKING, TypeVar
+
+from services.common.agenda import Agenda
+from services.common.laws import NEVER, Law
+
+if TYPE_CHECKING:
+    from services.scheduler.records import Call, Program, Worker
+
+_STRIDE_TOKENS = 512
+"""Between marks: what is shared is known to this."""
+Thread = tuple[str, str]
+"""(agent, thread)."""
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    """What a chain of calls holds in a worker's KV: prompt and output of its newest call."""
+
+    program: Program
+    thread: Thread
+    ledger: Ledger
+    call: Call | None
+    """The one that runs or is about to; None: it is idle."""
+    blocks: int = 0
+    shared: int = 0
+    """Leading blocks that an older context pays for."""
+    marks: Sequence[int] = ()
+    ran: bool = False
+    """A call of it was placed at this worker."""
+    idle_since: float = 0.0
+    returns: Law = NEVER
+    """From then to its next call."""
+    weight: float = 1.0
+    """While it is idle."""
+
+    @property
+    def own_blocks(self) -> int:
+        """What it pays for."""
+        return self.blocks - self.shared
+
+
+Row = dict[Context, None]
+"""Contexts, oldest first."""
+_K = TypeVar("_K")
+
+
+@dataclass(slots=True, eq=False)
+class Ledger:
+    """Of one worker. Changed by residents.py alone; policies read it."""
+
+    worker: Worker
+    open: bool = True
+    """Contexts may stay here: it neither drains nor is for prefill alone."""
+    num_live: int = 0
+    """Contexts that are not idle."""
+    num_idle: int = 0
+    live_blocks: int = 0
+    idle_blocks: int = 0
+    weighed_blocks: float = 0.0
+    """Of idle contexts, each by its weight."""
+    num_weighed: float = 0.0
+    """Idle contexts, each by its weight."""
+    rested_since: float = 0.0
+    """When the last live context went."""
+    window: float = 0.0
+    """Belongs to the admission policy."""
+    adjusted_at: float = 0.0
+    """When the policy was last asked to set it."""
+    programs: dict[str, Row] = field(default_factory=dict[str, Row])
+    families: dict[int, Row] = field(default_factory=dict[int, Row])
+    pausable: Agenda[Context] = field(default_factory=Agenda[Context])
+    """Idle contexts, in the order in which the policy would send them off."""
+
+    @property
+    def worker_id(self) -> str:
+        return self.worker.description.worker_id
+
+    @property
+    def model(self) -> str:
+        return self.worker.description.model
+
+    @property
+    def num_blocks(self) -> int:
+        return self.worker.description.num_blocks
+
+    @property
+    def block_size(self) -> int:
+        return self.worker.description.block_size
+
+    @property
+    def taken_blocks(self) -> float:
+        """What its residents count for."""
+        return self.live_blocks + self.weighed_blocks
+
+    def blocks_for(self, tokens: float) -> int:
+        """That so many tokens need here."""
+        return -(-int(tokens) // self.block_size)
+
+    def marks(self, block_hashes: Sequence[int]) -> Sequence[int]:
+        """Of a prompt."""
+        stride = self._stride
+        return tuple(block_hashes[stride - 1 :: stride])
+
+    def shared_blocks(self, program: Program, marks: Sequence[int]) -> int:
+        """Blocks of a prompt that some context here pays for already."""
+        rows = (self.families.get(marks[0]) if marks else None, self.programs.get(program.program_id))
+        return max((self._common(marks, next(iter(row)).marks) for row in rows if row), default=0)
+
+    def enter(self, context: Context) -> None:
+        """A context comes to live here."""
+        context.ledger = self
+        self.programs.setdefault(context.program.program_id, {})[context] = None
+        if context.marks:
+            self.families.setdefault(context.marks[0], {})[context] = None
+        context.shared = self._shared(context)
+        self._count(context, 1)
+
+    def leave(self, context: Context) -> None:
+        """It is gone from here; those that shared with it pay for themselves, where they are the oldest now."""
+        self._count(context, -1)
+        heirs = [self._strike(self.programs, context.program.program_id, context)]
+        if context.marks:
+            heirs.append(self._strike(self.families, context.marks[0], context))
+        for heir in heirs:
+            if heir is not None:
+                self._count(heir, -1)
+                heir.shared = self._shared(heir)
+                self._count(heir, 1)
+
+    def resize(self, context: Context, blocks: int, marks: Sequence[int]) -> None:
+        """The context grew, or is another than before."""
+        if context.marks[:1] != marks[:1]:
+            self.leave(context)
+            context.blocks, context.marks = blocks, marks
+            self.enter(context)
+            return
+        self._count(context, -1)
+        context.blocks, context.marks = blocks, marks
+        context.shared = self._shared(context)
+        self._count(context, 1)
+
+    def turn(self, context: Context, call: Call | None, weight: float = 1.0) -> None:
+        """It serves a call, or is idle and weighs so much."""
+        self._count(context, -1)
+        context.call, context.weight = call, weight
+        self._count(context, 1)
+
+    def _count(self, context: Context, sign: int) -> None:
+        own = sign * context.own_blocks
+        if context.call is not None:
+            self.num_live += sign
+            self.live_blocks += own
+            return
+        self.num_idle += sign
+        self.idle_blocks += own
+        self.weighed_blocks += own * context.weight
+        self.num_weighed += sign * context.weight
+        if not self.num_idle:
+            self.weighed_blocks = self.num_weighed = 0.0  # whatever rounding left
+
+    def _shared(self, context: Context) -> int:
+        """With the oldest of its family and of its program, where it is not the oldest itself."""
+        family = self.families[context.marks[0]] if context.marks else {}
+        oldest = (next(iter(family), context), next(iter(self.programs[context.program.program_id])))
+        shared = max(self._common(context.marks, other.marks) if other is not context else 0 for other in oldest)
+        return min(shared, context.blocks)
+
+    def _common(self, marks: Sequence[int], others: Sequence[int]) -> int:
+        shorter = range(min(len(marks), len(others)))
+        return self._stride * bisect_left(shorter, True, key=lambda i: ne(marks[i], others[i]))
+
+    @property
+    def _stride(self) -> int:
+        return max(1, _STRIDE_TOKENS // self.block_size)
+
+    @staticmethod
+    def _strike(rows: dict[_K, Row], key: _K, context: Context) -> Context | None:
+        """Out of its row; the oldest now, if it was the oldest."""
+        row = rows[key]
+        oldest = next(iter(row))
+        del row[context]
+        if not row:
+            del rows[key]
+            return None
+        return next(iter(row)) if oldest is context else None

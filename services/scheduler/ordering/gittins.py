@@ -1,0 +1,65 @@
+"""Ours: Gittins' index of what is left of the program, with urgency that grows while a call waits.
+
+    key = ln Phi - ln(weight * class weight) - lam_i * IG - lam_x * X + time / patience
+
+Phi is what a unit of completion costs: inf over D of E[min(R, D)] / P(R <= D), R what is left of the program by the law
+learned of its kind, given what it was served (rank.py), D at least this call. Laws decide what kind of policy it is: a
+falling hazard favours programs that got little (Autellix), a rising one those that are nearly done (Continuum), known
+sizes give SRPT. `time` is the call's arrival or, with a deadline, the latest start of its share of it (hexgen.py), but
+at most `patience` later than its arrival. It is counted in typical waits (habits.py), so that order means the same
+under any load. A call is overtaken only by calls that come within patience * ln(ratio of the other factors) typical
+waits of it: no starvation, no refreshing.
+"""
+
+from math import inf, log
+
+from services.scheduler.forecast import ServiceClass
+from services.scheduler.ordering import Ordering
+from services.scheduler.rank import due, gittins, latest_start, ln, octave
+from services.scheduler.records import Call
+
+
+class Policy(Ordering):
+    """`interactive` and `batch`: weights of these classes beside the default's 1. `information` and `importance`:
+    lam_i and lam_x, what a nat and a unit of importance are worth, as exponents."""
+
+    def __init__(
+        self,
+        patience: float = 3.0,
+        interactive: float = 4.0,
+        batch: float = 0.25,
+        information: float = 0.0,
+        importance: float = 0.0,
+    ) -> None:
+        if patience <= 0 or interactive <= 0 or batch <= 0:
+            raise ValueError("gittins: need patience > 0, interactive > 0, batch > 0")
+        self._patience = patience
+        self._classes = {
+            ServiceClass.INTERACTIVE: log(interactive),
+            ServiceClass.DEFAULT: 0.0,
+            ServiceClass.BATCH: log(batch),
+        }
+        self._information = information
+        self._importance = importance
+
+    def rank(self, call: Call) -> tuple[float, ...]:
+        expected, program = call.expected, call.program
+        key = ln(_phi(call))
+        key -= ln(program.account.weight) + self._classes[program.service_class]
+        key -= self._information * expected.information + self._importance * expected.importance
+        return (key + self._time(call) / self._patience, call.arrived)
+
+    def level(self, call: Call) -> int:
+        return octave(_phi(call))
+
+    def _time(self, call: Call) -> float:
+        expected = call.expected
+        if call.program.deadline == inf:
+            return expected.aged
+        later = (latest_start(call, due(call, 1.0)) - call.arrived) / expected.patience_seconds
+        return expected.aged + min(later, self._patience)
+
+
+def _phi(call: Call) -> float:
+    expected = call.expected
+    return gittins(expected.remaining, expected.attained_seconds, expected.service_seconds)
