@@ -8,7 +8,7 @@ ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install model demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention clean
+.PHONY: help install model demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-policies bench-paper bench-fidelity peers bench-real bench-decisions clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,31 @@ bench-kv: install model ## What the KV pool is worth: speeds, first tokens, cach
 bench-retention: install ## Retention policies over real traces, beside the least possible cost (needs ../shared/traces)
 	$(BIN)/python -m bench.retention
 
+bench-policies: install ## Scheduling policies over simulated workloads, beside the limits: three minutes (needs ../shared/traces)
+	$(BIN)/python -m bench.policies
+
+bench-paper: install ## All policies, workloads and loads with 5 seeds, and the reproductions: an hour (needs ../shared/traces)
+	$(BIN)/python -m bench.policies --whole
+	$(BIN)/python -m bench.reproductions
+
+bench-fidelity: install model ## The simulator beside two real engines, with a profile of this machine
+	$(BIN)/python -m bench.fidelity
+
+# Other routers' dependencies are none of ours, and may not fit beside them.
+PEERS := .venv-peers/.installed
+peers: $(PEERS) ## Install the routers that bench-real compares with
+$(PEERS): pyproject.toml
+	@test -x .venv-peers/bin/pip || $(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/pip install -q "pip==26.3"
+	.venv-peers/bin/pip install -q --group peers
+	@touch $@
+
+bench-real: install model $(PEERS) ## Legato beside vllm-router and sglang-router on real engines (needs ../shared/traces)
+	$(BIN)/python -m bench.real
+
+bench-decisions: install ## What a decision costs, from 100 programs on 10 workers to 10,000 on 1,000
+	$(BIN)/python -m bench.decisions
+
 # The generator runs apart: its protobuf is older than the services' (docs/decisions/0003).
 PROTOC := PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python -m grpc_tools.protoc
 ETCD_PROTO := services/common/registry/etcd.proto
@@ -97,4 +122,4 @@ proto-check: install proto ## Lint the protos, refuse breaking changes, compare 
 	@test -z "$$(git ls-files --others --exclude-standard -- $(STUBS))" || (echo "stubs that git does not track"; exit 1)
 
 clean: ## Remove what was built
-	rm -rf build models run .venv .venv-proto
+	rm -rf build models run .venv .venv-proto .venv-peers

@@ -20,11 +20,11 @@ from rich.console import Console
 
 from bench import live, report, stack, table
 from bench.measure import failures, live_programs
-from bench.programs import mix
-from bench.programs.draft import Draft
-from bench.programs.laws import Scale
 from services.local.spawn import NotReady
 from sim import trace
+from sim.programs import mix
+from sim.programs.draft import Draft
+from sim.programs.laws import Scale
 from sim.trace import Program
 
 POLICIES = ("fcfs", "legato")

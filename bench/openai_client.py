@@ -24,9 +24,11 @@ class OpenAIClient:
 
     name = "openai"
 
-    def __init__(self, base_url: str, model: str) -> None:
+    def __init__(self, base_url: str, model: str, session_header: str = "") -> None:
+        """`session_header`: also tell the program's id in this header, as other servers want it."""
         self._base_url = base_url
         self._model = model
+        self._session_header = session_header
         self._tls = ssl.create_default_context()
 
     @asynccontextmanager
@@ -38,7 +40,7 @@ class OpenAIClient:
         """
         http = DefaultAsyncHttpxClient(verify=self._tls, timeout=CALL_SECONDS)
         async with AsyncOpenAI(base_url=self._base_url, api_key="none", max_retries=0, http_client=http) as client:
-            yield _Session(client, self._model, program.program_id)
+            yield _Session(client, self._model, program.program_id, self._session_header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class _Session:
     client: AsyncOpenAI
     model: str
     program_id: str
+    session_header: str
 
     async def chat(self, call: Call, messages: Sequence[Message]) -> Reply:
         stream = await self.client.chat.completions.create(
@@ -56,7 +59,7 @@ class _Session:
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
-            extra_headers=_headers(self.program_id, call),
+            extra_headers=_headers(self.program_id, call, self.session_header),
         )
         first_at: float | None = None
         last: Any = None
@@ -72,8 +75,8 @@ class _Session:
         return nullcontext()
 
 
-def _headers(program_id: str, call: Call) -> dict[str, str]:
-    return {
+def _headers(program_id: str, call: Call, session_header: str) -> dict[str, str]:
+    return ({session_header: program_id} if session_header else {}) | {
         "x-legato-program-id": program_id,
         "x-legato-call-id": str(call.id),
         "x-legato-agent": call.agent,

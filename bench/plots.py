@@ -86,6 +86,17 @@ def queue_length(runs: Runs) -> bytes:
     return _png(figure)
 
 
+def growth(sizes: Sequence[float], series: Mapping[str, Sequence[float]], label: str) -> bytes:
+    """Measures over sizes on a logarithmic axis, where a straight line is log n; one panel each."""
+    figure = Figure(figsize=(4.2 * len(series), 3.2))
+    for number, (name, values) in enumerate(series.items(), 1):
+        axes = figure.add_subplot(1, len(series), number)
+        axes.plot(sizes, values, marker="o", color=RUN_COLOURS[number - 1])
+        axes.set(xscale="log", xlabel=label, title=name, ylim=(0, 1.25 * max(values)))
+    figure.tight_layout()
+    return _png(figure)
+
+
 def _png(figure: Any) -> bytes:
     output = io.BytesIO()
     figure.savefig(output, format="png", dpi=110, bbox_inches="tight")

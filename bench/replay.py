@@ -17,8 +17,8 @@ from rich.console import Console
 
 from bench import live, table
 from bench.measure import failures
-from bench.programs.laws import TOOL_SECONDS, tool
 from sim import trace
+from sim.programs.laws import TOOL_SECONDS, tool
 from sim.trace import Call, Program, Segment
 
 

@@ -23,12 +23,12 @@ from rich.console import Console
 from bench import live, stack
 from bench.histogram import Histogram, histogram
 from bench.measure import failures, live_programs, queued_calls, summarise
-from bench.programs import mix
-from bench.programs.laws import Scale
 from bench.scale_result import DECISION_METRIC, Result
 from bench.stack import Resources
 from services.local.spawn import NotReady, Stack
 from sim import trace
+from sim.programs import mix
+from sim.programs.laws import Scale
 from sim.trace import Program
 
 MODEL = "tiny-llama"

@@ -50,19 +50,40 @@ class Resources:
 
 def resources(pid: int) -> Resources:
     """Of the process and its descendants that live now."""
-    parents: dict[int, int] = {}
-    usage: dict[int, tuple[int, float]] = {}
+    processes = _processes()
+    members = [processes[member] for member in _tree(pid, processes) if member in processes]
+    return Resources(
+        len(members), sum(member.rss_bytes for member in members), sum(member.cpu_seconds for member in members)
+    )
+
+
+def descendants(pid: int) -> set[int]:
+    """The process and those that it, or one of them, started and that live now."""
+    return _tree(pid, _processes())
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    parent: int
+    rss_bytes: int
+    cpu_seconds: float
+
+
+def _processes() -> dict[int, _Process]:
+    found: dict[int, _Process] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it ended while we looked
-            number = int(entry.name)
-            parents[number] = int(fields[1])
-            usage[number] = (int(fields[21]) * _PAGE_BYTES, (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND)
+            cpu_seconds = (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+            found[int(entry.name)] = _Process(int(fields[1]), int(fields[21]) * _PAGE_BYTES, cpu_seconds)
+    return found
+
+
+def _tree(pid: int, processes: Mapping[int, _Process]) -> set[int]:
     tree = {pid}
-    while grown := {child for child, parent in parents.items() if parent in tree} - tree:
+    while grown := {child for child, process in processes.items() if process.parent in tree} - tree:
         tree |= grown
-    members = [usage[member] for member in tree if member in usage]
-    return Resources(len(members), sum(rss for rss, _ in members), sum(cpu for _, cpu in members))
+    return tree

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import live, stack
-from bench.programs.draft import Draft
-from bench.programs.laws import Scale
+from sim.programs.draft import Draft
+from sim.programs.laws import Scale
 from sim.trace import Program
 
 NUM_PROGRAMS = 24

@@ -11,8 +11,8 @@ from aiohttp import web
 from bench.drive import Board, Message, Reply, conversation, drive
 from bench.measure import end_s, failures
 from bench.openai_client import OpenAIClient
-from bench.programs import generate, mix
-from bench.programs.laws import Scale
+from sim.programs import generate, mix
+from sim.programs.laws import Scale
 from sim.trace import Call, Program
 
 

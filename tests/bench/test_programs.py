@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench.programs import SHAPES, generate, load, mix
 from bench.statistics import Statistics, describe
 from bench.text import text_of
+from sim.programs import SHAPES, generate, load, mix
 from sim.trace import Program
 
 COUNT = 400

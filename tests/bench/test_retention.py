@@ -7,7 +7,7 @@ import pytest
 from bench.retention import pool
 from bench.retention.limit import Limit
 from bench.retention.moments import compulsory_seconds, peak_blocks, reuses
-from bench.retention.timeline import Chains, Request, requests
+from bench.retention.timeline import Request, requests
 from services.kvpool import retention
 from services.kvpool.cost import Costs
 from sim.trace import Call, Program, Segment
@@ -29,21 +29,11 @@ def _cycle(num_programs: int, rounds: int) -> list[Request]:
     return made
 
 
-def test_blocks_are_equal_exactly_when_all_before_them_is() -> None:
-    chains = Chains(10)
-    one = chains.chain([("a", 15), ("b", 15), ("c", 9)])
-    assert len(one) == 3
-    assert chains.chain([("a", 15), ("b", 5)]) == one[:2]
-    assert chains.chain([("a", 15), ("x", 15)])[:1] == one[:1]
-    assert chains.chain([("a", 15), ("x", 15)])[1] != one[1]
-    assert chains.chain([("b", 15), ("b", 15)])[1] != one[1]
-
-
 def test_a_timeline_follows_parents_and_caps_waits_for_people() -> None:
     segments = (Segment("s", 40),)
     first = Call(0, "main", 0, (), (0,), 10, wait_s=0.0)
     second = Call(1, "main", 0, (0,), (0,), 10, wait_s=1000.0, wait_kind="user")
-    [one, two] = requests([Program("p", "w", segments, (first, second))], 10, cap_wait_seconds=60.0)
+    [one, two] = requests([Program("p", "w", segments, (first, second))], 10)
     assert two.at == pytest.approx(one.end + 60.0)
     assert (one.next_use, two.next_use) == (two.at, inf)
     assert one.blocks == two.blocks

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.programs import mix
 from bench.replay import prepare
 from sim import trace
+from sim.programs import mix
 from sim.trace import Measured
 
 

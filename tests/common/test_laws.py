@@ -23,6 +23,7 @@ from services.common.laws import (
     Weibull,
     learned,
     learned_hazard,
+    life_table,
     maximum,
     middle,
     minimum,
@@ -146,9 +147,9 @@ def test_a_learned_hazard_finds_the_law_also_from_what_did_not_happen() -> None:
 def test_what_was_looked_at_late_counts_from_then_on() -> None:
     seen = Exposure()
     seen.add(10.0, happened=True, since=4.0)
-    assert sum(seen.seconds) == pytest.approx(6.0)
+    assert sum(seen.seconds()) == pytest.approx(6.0)
     assert sum(seen.events) == 1.0
-    assert all(seconds >= -1e-12 for seconds in seen.seconds)
+    assert all(seconds >= -1e-12 for seconds in seen.seconds())
 
 
 @settings(deadline=None)
@@ -175,3 +176,45 @@ def test_laws_of_known_shape_peak_where_theory_says() -> None:
     for elapsed in (0.0, 1.0, 30.0, 500.0):
         assert falling.peak(elapsed) == pytest.approx(falling.rate(elapsed))
     assert log(falling.peak(1e5)) < log(falling.peak(1.0))
+
+
+def test_a_life_table_knows_sizes_that_repeat() -> None:
+    seen = Exposure()
+    for _ in range(200):
+        seen.add(1.1, happened=True)
+    law = life_table(seen, lambda place: 1.5 / (15.0 + middle(place)), 1.0)
+    assert law.cdf(0.85) < 0.02
+    assert law.cdf(1.2) > 0.98
+    assert law.mean() == pytest.approx(1.1, rel=0.25)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), censored=st.floats(0.0, 0.7))
+def test_a_life_table_finds_the_law_behind_what_was_lost_to_sight(seed: int, censored: float) -> None:
+    rng = random.Random(seed)
+    seen = Exposure()
+    for _ in range(3000):
+        lasts = rng.expovariate(0.1)
+        if rng.random() < censored:
+            seen.add(lasts * rng.random(), happened=False)
+        else:
+            seen.add(lasts, happened=True)
+    law = life_table(seen, lambda place: 0.1, 1.0)
+    rates = sum(seen.events) / sum(seen.seconds())
+    for time in (1.0, 5.0, 15.0):
+        assert law.cdf(time) == pytest.approx(1.0 - exp(-rates * time), abs=0.05)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 500.0), st.floats(0.0, 500.0), st.booleans()), min_size=1, max_size=30))
+def test_exposure_counts_time_at_risk_and_who_entered(drawn: list[tuple[float, float, bool]]) -> None:
+    seen = Exposure()
+    spans = [(min(one, other), max(one, other), happened) for one, other, happened in drawn]
+    for since, until, happened in spans:
+        seen.add(until, happened=happened, since=since)
+    seconds, entered = seen.seconds(), seen.entered()
+    for place, edge in enumerate(EDGES):
+        end = EDGES[place + 1] if place + 1 < len(EDGES) else inf
+        at_risk = sum(max(0.0, min(until, end) - max(since, edge)) for since, until, _ in spans)
+        assert seconds[place] == pytest.approx(at_risk, abs=1e-9)
+        assert entered[place] == sum(since <= edge <= until and (since < edge or not edge) for since, until, _ in spans)
+    assert sum(seen.events) == sum(happened for _, _, happened in spans)

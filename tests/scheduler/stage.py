@@ -159,6 +159,8 @@ class Stage:
         link: int = 1,
         attempt: int = 0,
         worker_id: str = "",
+        agent: str = "",
+        thread: str = "",
     ) -> None:
         self.feed(
             CallSubmitted(
@@ -174,6 +176,8 @@ class Stage:
                 queue_timeout_seconds=timeout,
                 attempt=attempt,
                 worker_id=worker_id,
+                agent=agent,
+                thread=thread,
             )
         )
         self.run()

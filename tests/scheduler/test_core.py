@@ -3,6 +3,7 @@
 import pytest
 
 from services.common.errors import Reason
+from services.common.urgency import LEVELS
 from services.scheduler.events import GatewayLost, ProgramEnded, ProgramRestored, Restarted
 from tests.scheduler.stage import Stage
 
@@ -13,7 +14,7 @@ def test_a_call_is_placed_on_a_worker_of_its_model() -> None:
     stage.join("b")
     stage.submit("c1", priority=3)
     (place,) = stage.placed
-    assert (place.worker_id, place.worker_address, place.attempt, place.priority) == ("b", "host:b", 1, -3)
+    assert (place.worker_id, place.worker_address, place.attempt, place.priority) == ("b", "host:b", 1, -3 * LEVELS)
 
 
 def test_calls_wait_here_beyond_batch_and_lookahead() -> None:

@@ -22,13 +22,13 @@ def judged_per_event(num_queued: int, name: str) -> float:
         home = 1000 * draw.randrange(NUM_WORKERS)
         stage.submit(f"c{i}", f"p{draw.randrange(200)}", blocks=range(home, home + 100))
     assert len(stage.core.queue) == num_queued
-    before = stage.core.num_judged
+    before = stage.core.dispatch.num_judged
     for i in range(NUM_EVENTS):
         key = draw.choice(sorted(stage.running))
         stage.finish(key[1], key[0])
         stage.submit(f"n{i}", f"p{draw.randrange(200)}", blocks=range(100))
         stage.clock.run(stage.clock.now() + 0.01)
-    return (stage.core.num_judged - before) / NUM_EVENTS
+    return (stage.core.dispatch.num_judged - before) / NUM_EVENTS
 
 
 def test_the_work_per_event_does_not_grow_with_the_queue() -> None:
@@ -63,7 +63,7 @@ def test_pools_are_searched_once_for_each_call_that_is_judged_however_many_worke
             stage.finish(key[1], key[0])
             stage.clock.run(stage.clock.now() + 0.01)
     assert len(stage.placed) > 200
-    assert num_searches <= stage.core.num_judged + len(stage.placed)
+    assert num_searches <= stage.core.dispatch.num_judged + len(stage.placed)
 
 
 def test_a_submit_behind_a_long_queue_starts_no_pass() -> None:
@@ -71,10 +71,10 @@ def test_a_submit_behind_a_long_queue_starts_no_pass() -> None:
     stage.join()
     for i in range(200):
         stage.submit(f"c{i}")
-    before = stage.core.num_judged
+    before = stage.core.dispatch.num_judged
     for i in range(200, 300):
         stage.submit(f"c{i}")
-    assert stage.core.num_judged == before
+    assert stage.core.dispatch.num_judged == before
 
 
 def test_timers_do_not_pile_up() -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -82,8 +83,38 @@ def test_an_idle_slot_takes_the_held_call_that_loses_least() -> None:
     assert (stage.placed[-1].call_id, stage.placed[-1].worker_id) == ("short", "cold")
 
 
-def test_no_worker_idles_while_a_call_waits() -> None:
+def test_an_idle_slot_leaves_a_call_that_gains_by_waiting() -> None:
+    stage = Stage(lookahead_calls=0)
+    stage.join("warm")
+    stage.join("cold", seqs=2)
+    slow_prefill(stage, "warm", "cold")
+    stage.cache("warm", PREFIX)
+    stage.submit("w", blocks=PREFIX)
+    stage.submit("c", prompt=16)
+    stage.submit("long", blocks=PREFIX)
+    assert stage.order == ["w", "c"], "a slot of cold is idle, but computing 3,200 tokens there takes longer"
+    stage.finish("w")
+    assert (stage.placed[-1].call_id, stage.placed[-1].worker_id) == ("long", "warm")
+
+
+def test_no_worker_is_empty_while_a_call_waits() -> None:
     stage = Stage(runs_seconds=2.0, lookahead_calls=0, scan_limit=8)
+    for i in range(4):
+        stage.join(f"w{i}", seqs=2)
+    slow_prefill(stage, *(f"w{i}" for i in range(4)))
+    stage.cache("w0", PREFIX)
+    for i in range(60):
+        stage.submit(f"c{i}", blocks=PREFIX)
+    while len(stage.core.queue):
+        for worker in stage.core.fleet.workers():
+            assert worker.placed
+        stage.run(1.0)
+
+
+def test_no_slot_idles_while_a_call_waits_if_calls_move_at_any_price() -> None:
+    stage = Stage(
+        runs_seconds=2.0, lookahead_calls=0, scan_limit=8, placement="earliest", placement_params={"gain": inf}
+    )
     for i in range(4):
         stage.join(f"w{i}", seqs=2)
     slow_prefill(stage, *(f"w{i}" for i in range(4)))

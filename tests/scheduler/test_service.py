@@ -2,11 +2,12 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import grpc
 import pytest
 
-from legato.v1 import scheduler_pb2, scheduler_pb2_grpc, worker_pb2
+from legato.v1 import call_pb2, scheduler_pb2, scheduler_pb2_grpc, worker_pb2
 from services.common import rpc, state
 from services.common.config import StateSection
 from services.common.errors import Reason
@@ -51,6 +52,37 @@ async def test_a_call_is_placed_and_its_program_is_known(scheduler: Running, mem
         (program,) = await programs(scheduler.address)
         assert (program.num_finished, program.num_running, program.service_seconds) == (1, 1, 4.0)
         assert program.usage.completion_tokens == 8
+
+
+async def test_what_a_call_says_of_its_program_is_listed_and_outlives_the_scheduler(
+    settings: Settings, members: Registry
+) -> None:
+    batch = call_pb2.SERVICE_CLASS_BATCH
+    async with state.connect(StateSection(), settings.cluster.name), fake_worker(members, "w1"):
+        program, due = scheduler_pb2.ProgramStatus(), list[int]()
+        for _ in range(2):
+            async with running(settings) as scheduler:
+                await leads(scheduler)
+                async with fake_gateway(scheduler.address, "g") as gateway:
+                    said: dict[str, Any] = {} if due else {"deadline_seconds": 1000.0}
+                    await gateway.submit("c1", service_class=batch, expected_output_tokens=3, **said)
+                    await gateway.placement()
+                    await gateway.finish("c1")
+                    [program] = await programs(scheduler.address)
+            assert program.service_class == batch
+            due.append(program.deadline.ToMilliseconds())
+    assert due[1] == pytest.approx(due[0], abs=100)
+    assert due[0] == pytest.approx(program.started.ToMilliseconds() + 1_000_000, abs=100)
+
+
+async def test_classes_of_later_versions_are_as_any_other(scheduler: Running, members: Registry) -> None:
+    async with fake_worker(members, "w1"), fake_gateway(scheduler.address, "g") as gateway:
+        later: Any = 17
+        await gateway.submit("c1", service_class=later, deadline_seconds=float("nan"))
+        await gateway.placement()
+        [program] = await programs(scheduler.address)
+    assert program.service_class == call_pb2.SERVICE_CLASS_DEFAULT
+    assert not program.HasField("deadline")
 
 
 async def test_a_killed_worker_loses_its_calls_to_another(scheduler: Running, members: Registry) -> None:
