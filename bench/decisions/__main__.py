@@ -1,13 +1,11 @@
 """`python -m bench.decisions`: decisions a second and the worst turns of the scheduler's core, as the cluster grows.
 
 Each size runs in a process of its own, one after the other, on one core. A decision is a call placed; its cost is all
-CPU time of the core between two placements: submits, starts, ends, reports of caches and load included. CPU time,
-because what else the machine does is no business of this; and without the collector of cyclic garbage, which a service
-freezes out of its way (`gc.freeze`) and whose pauses say nothing about the algorithm.
+CPU time of the core between two placements: submits, starts, ends, reports of caches and load included. Without the
+collector of cyclic garbage: nearly all that it would walk here is the load's own, the blocks of 10,000 prompts.
 """
 
 import argparse
-import gc
 import json
 import math
 import multiprocessing
@@ -22,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.decisions.crowd import PROGRAMS_PER_WORKER, Crowd
+from bench.decisions.measure import measure_alone
 
 SIZES = (10, 30, 100, 300, 1000)
 """Workers."""
@@ -38,7 +36,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for num_workers in arguments.sizes:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(_measure_alone, (num_workers, arguments.policy, arguments.decisions)))
+            rows.append(pool.apply(measure_alone, (num_workers, arguments.policy, arguments.decisions)))
         console.print(f"{num_workers} workers: {rows[-1]['decisions_per_second']:.0f} decisions/s", highlight=False)
     result = {"policy": arguments.policy, "machine": _machine(), "rows": rows, "misses": misses(rows)}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -48,35 +46,6 @@ def main() -> None:
         console.print(f"- {miss}", highlight=False)
     if arguments.strict and result["misses"]:
         sys.exit(1)
-
-
-def measure(num_workers: int, policy: str, num_decisions: int) -> dict[str, Any]:
-    """One size, after as many decisions as it takes to fill the cluster."""
-    crowd = Crowd(num_workers, policy=policy)
-    crowd.run(2 * PROGRAMS_PER_WORKER * num_workers)
-    dispatch, queue = crowd.watch.core.dispatch, crowd.watch.core.queue
-    judged, looks = dispatch.num_judged, dispatch.num_looks
-    crowd.run(max(num_decisions, PROGRAMS_PER_WORKER * num_workers))
-    turns, decisions = sorted(crowd.watch.seconds), crowd.watch.num_decisions
-    return {
-        "workers": num_workers,
-        "live_programs": len(crowd.watch.core.programs),
-        "queued_calls": len(queue),
-        "decisions": decisions,
-        "decisions_per_second": round(decisions / sum(turns), 1),
-        "seconds_per_decision": sum(turns) / decisions,
-        "turns_per_decision": round(len(turns) / decisions, 3),
-        "turn_p50_seconds": turns[len(turns) // 2],
-        "turn_p99_seconds": turns[int(0.99 * len(turns))],
-        "turn_max_seconds": turns[-1],
-        "judged_per_decision": round((dispatch.num_judged - judged) / decisions, 3),
-        "looks_per_decision": round((dispatch.num_looks - looks) / decisions, 3),
-    }
-
-
-def _measure_alone(num_workers: int, policy: str, num_decisions: int) -> dict[str, Any]:
-    gc.disable()
-    return measure(num_workers, policy, num_decisions)
 
 
 def misses(rows: Sequence[Mapping[str, Any]]) -> list[str]:

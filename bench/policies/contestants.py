@@ -10,7 +10,7 @@ Kind = Literal["baseline", "reference", "published", "clairvoyant", "ours"]
 
 OURS = "legato"
 BASELINE = "fcfs+affinity"
-_REFERENCES = ("fcfs", "gittins")
+_REFERENCES = ("fcfs", "gittins", "session")
 """Parts of ours without the rest."""
 
 

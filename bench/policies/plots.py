@@ -71,7 +71,7 @@ def by_load(verdicts: Sequence[Verdict]) -> bytes:
         axes.plot(loads, limits, ":", color="black", label="limit", linewidth=1)
         axes.set_title(name, fontsize=7)
         axes.tick_params(labelsize=6)
-        axes.set_ylim(0, 1.2)
+        axes.set_ylim(bottom=0)
     panels[0].legend(fontsize=5)
     figure.suptitle("mean JCT over the baseline's against the load", fontsize=8)
     figure.tight_layout()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.policies import synthetic
+from bench.policies.synthetic import SHORT
 from sim import workload
 from sim.trace import Call, Program
 from sim.waits import Caps
@@ -43,15 +44,15 @@ class Workload:
 WORKLOADS = {
     item.name: item
     for item in (
-        Workload("weka_claude_code", 56, 220_000, max_tokens=120_000, most_calls=50, cap_wait_seconds=30.0),
-        Workload("agentcgroup_claude_code", 64, 120_000, max_tokens=60_000, most_calls=50, cap_wait_seconds=30.0),
-        Workload("tau2_sierra", 110, 20_000, max_tokens=12_000, most_calls=30, block_size=128),
-        Workload("chatdev_warehouse", 80, 8_000, max_tokens=6_000, cap_wait_seconds=5.0, block_size=64),
-        Workload("whowhen_magentic", 70, 24_000, max_tokens=16_000, cap_wait_seconds=10.0, block_size=128),
+        Workload("weka_claude_code", 46, 220_000, max_tokens=120_000, most_calls=50, cap_wait_seconds=30.0),
+        Workload("agentcgroup_claude_code", 54, 120_000, max_tokens=60_000, most_calls=50, cap_wait_seconds=30.0),
+        Workload("tau2_sierra", 90, 20_000, max_tokens=12_000, most_calls=30, block_size=128),
+        Workload("chatdev_warehouse", 64, 8_000, max_tokens=6_000, cap_wait_seconds=5.0, block_size=64),
+        Workload("whowhen_magentic", 56, 24_000, max_tokens=16_000, cap_wait_seconds=10.0, block_size=128),
         Workload("mooncake_conversation", 400, 120_000, max_tokens=60_000, cap_wait_seconds=15.0, recorded=True),
         Workload("tot_gpt4", 64, 12_000, max_tokens=4_000, most_calls=80, block_size=32),
-        Workload("coding_heavy_gaps", 90, 240_000, max_tokens=160_000, heavy_gaps=True),
-        Workload("mix", 110, 80_000, max_tokens=40_000, most_calls=40, cap_wait_seconds=30.0),
+        Workload("coding_heavy_gaps", 80, 240_000, max_tokens=160_000, heavy_gaps=True),
+        Workload("mix", 100, 80_000, max_tokens=40_000, most_calls=40, cap_wait_seconds=30.0),
     )
 }
 
@@ -61,7 +62,7 @@ def programs(chosen: Workload, seed: int) -> list[Program]:
     rng = random.Random(f"policies/{chosen.name}/{seed}")
     match chosen.name:
         case "coding_heavy_gaps":
-            found = synthetic.coding(2 * chosen.programs, seed, gap_seconds=10.0, gap_sigma=1.5, size=3.0)
+            found = synthetic.coding(2 * chosen.programs, seed, gap_seconds=10.0, gap_sigma=1.5, contexts=SHORT)
             found = [one for one in found if workload.longest(one) <= chosen.max_tokens][: chosen.programs]
         case "mix":
             return _mix(chosen, seed, rng)

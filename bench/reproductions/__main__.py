@@ -6,6 +6,7 @@ Without names all of them, into `bench/results/reproductions.md` and `.json`; wi
 import argparse
 import json
 import multiprocessing
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -29,15 +30,23 @@ def main() -> None:
     chosen = arguments.names or names()
     console = Console()
     measured: dict[str, Sequence[Row]] = {}
+    failed: list[str] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.processes, context, yielding) as pool:
-        for name, rows in zip(chosen, pool.map(measured_rows, chosen), strict=True):
-            measured[name] = rows
-            console.print(Markdown("\n".join(section(name, rows))))
+        futures = {name: pool.submit(measured_rows, name) for name in chosen}
+        for name, future in futures.items():
+            if (error := future.exception()) is not None:
+                failed.append(name)
+                console.print(f"{name}: {error!r}", markup=False)
+                continue
+            measured[name] = future.result()
+            console.print(Markdown("\n".join(section(name, measured[name]))))
     if not arguments.names:
         content = {name: [asdict(row) for row in rows] for name, rows in measured.items()}
         (RESULTS / "reproductions.json").write_text(json.dumps(content, indent=1) + "\n")
         (RESULTS / "reproductions.md").write_text(page(measured))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def page(measured: dict[str, Sequence[Row]]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from bench.policies import cell
 from bench.policies.workloads import WORKLOADS
 from bench.reproductions import Row
-from bench.reproductions.runs import over, there
+from bench.reproductions.runs import half_of, over, there
 from sim.trace import Program
 
 TITLE = "Orders: Kairos, Hermes, LLMSched, Justitia, HexGen-Flow, VTC, llm-d LAS"
@@ -24,13 +24,13 @@ DIFFERENCE = (
     "fair."
 )
 _CLAIMS = {
-    "kairos": "0.72-0.82",
-    "hermes": "0.30",
-    "llmsched": "0.21-0.86",
-    "justitia": "0.40",
-    "hexgen": "-",
-    "vtc": "-",
-    "llmd_las": "-",
+    "kairos": ("0.72-0.82", 0.82),
+    "hermes": ("0.30", 0.30),
+    "llmsched": ("0.21-0.86", 0.86),
+    "justitia": ("0.40", 0.40),
+    "hexgen": ("-", 0.0),
+    "vtc": ("-", 0.0),
+    "llmd_las": ("-", 0.0),
 }
 
 
@@ -42,10 +42,10 @@ def measure() -> Sequence[Row]:
         return cell.arrived(mix, 1.1, seed)
 
     rows: list[Row] = []
-    for name, claimed in _CLAIMS.items():
+    for name, (claimed, most) in _CLAIMS.items():
         if there([name]):
             rows.append(Row(name, claimed, "not there"))
             continue
         found = over(make, replace(setup, policy=name), setup)
-        rows.append(Row(f"{name}: JCT / FCFS", claimed, str(found), None if claimed == "-" else found.value < 1))
+        rows.append(Row(f"{name}: JCT / FCFS", claimed, str(found), half_of(most, found.value) if most else None))
     return rows

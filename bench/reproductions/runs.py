@@ -83,6 +83,11 @@ def over(
     return ratio(ours, theirs)
 
 
+def half_of(claimed: float, value: float) -> bool:
+    """Whether at least half of the gain that was claimed of a ratio is seen."""
+    return value <= (1 + claimed) / 2
+
+
 def there(presets: Sequence[str] = (), placements: Sequence[str] = ()) -> str:
     """What of these is not there; empty: all is."""
     missing = [*(set(presets) - set(policy.names())), *(set(placements) - set(placement.names()))]

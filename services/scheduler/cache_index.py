@@ -55,6 +55,10 @@ class CacheIndex:
         """Blocks known to be in the worker's cache."""
         return len(self._held.get(worker_id, ()))
 
+    def holds(self, worker_id: str, block: int) -> bool:
+        """Is the block in the worker's cache?"""
+        return block in self._held[worker_id]
+
     def match(self, block_hashes: Sequence[int], worker_ids: Iterable[str]) -> dict[str, int]:
         """How many of the leading blocks each of the workers holds; workers without any are left out."""
         if not block_hashes:

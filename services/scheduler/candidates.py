@@ -24,16 +24,18 @@ def candidates(call: Call, roster: Roster, index: CacheIndex, pools: Pools) -> l
     if roster.few:
         return list(roster.outlooks.values())
     found = dict.fromkeys(roster.least(call.prompt_tokens, len(call.avoided)))
+    hashes, warm = call.block_hashes, False
     for worker_id in (call.program.pinned, call.program.home):
         if (outlook := roster.outlooks.get(worker_id)) is not None:
             found[outlook] = None
+            warm = warm or (bool(hashes) and index.holds(worker_id, hashes[len(hashes) * 3 // 4]))
     if call.hold is not None:  # where its blocks are was found out then
         found[call.hold.outlook] = None
-    elif call.block_hashes:
-        holders = index.holders(call.block_hashes, _block_size(call))
+    elif hashes and not warm:  # else nobody has much more
+        holders = index.holders(hashes, _block_size(call))
         found.update(dict.fromkeys(roster.least_of(holders, _HOLDERS)))
         for namespace_id in roster.namespaces():
-            for pool_id in islice(pools.holders(namespace_id, call.block_hashes), _POOLS):
+            for pool_id in islice(pools.holders(namespace_id, hashes), _POOLS):
                 found.update(dict.fromkeys(roster.least_of(roster.beside(pool_id), _BESIDE)))
     return list(found)
 

@@ -26,15 +26,14 @@ from services.scheduler.pools import Pools
 from services.scheduler.programs import Programs
 from services.scheduler.prospects import Facts
 from services.scheduler.records import Call, Program, Worker
-from services.scheduler.refusal import refusal
+from services.scheduler.refusal import refusal, retry_seconds, unserved
 from services.scheduler.residents import Residents
 from services.scheduler.tenants import Tenants
 from services.scheduler.waiting import WaitingRoom
+from services.scheduler.workforce import Workforce
 
 _AT_ONCE = 256
 """Bound on what one tick does of each kind."""
-_WORKER_RETURNS_SECONDS = 5.0
-"""After NO_WORKER: about the time in which a worker is back."""
 
 
 class Core:
@@ -43,7 +42,7 @@ class Core:
     def __init__(self, limits: Limits, policy: Policy) -> None:
         self.limits = limits
         self.pools = Pools(limits)
-        self.residents = Residents(policy.admission)
+        self.residents = Residents(policy.admission, self.pools, limits.assumed_prefill_tokens_per_second)
         self.fleet = Fleet(limits, self.pools, self.residents.overflow_blocks)
         self.programs = Programs(limits)
         self.calls = Calls()
@@ -53,6 +52,7 @@ class Core:
         self.knowledge = Knowledge(limits)
         self.tenants = Tenants(limits.tenant_weights)
         self._unsettled: dict[str, None] = {}  # models for which a dispatch pass might place something
+        self._workforce = Workforce(self.fleet, self.residents, self._waiting, self.knowledge, limits, self._unsettled)
         self._actions: list[Action] = []
         facts = Facts(self.fleet.index, self.pools, limits, policy.placement)
         self.dispatch = Dispatch(self.queue, self.fleet, facts)
@@ -74,26 +74,19 @@ class Core:
             case events.GatewayLost():
                 self._unlink(event, now)
             case events.WorkerJoined():
-                self._join(event, now)
+                self._restart_all(self._workforce.join(event, now), now)
             case events.WorkerLost():
-                self._leave(event.worker_id, now)
+                self._restart_all(self._workforce.leave(event.worker_id, now), now)
             case events.LoadReported():
-                self._measure(event)
-                if (model := self.fleet.report_load(event, self.limits.lookahead_calls)) is not None:
-                    self.residents.change(event.worker_id, now)
-                    self._fleet_changed(model, now)
+                self._workforce.report(event, now)
             case events.CacheReported():
                 self.fleet.report_cache(event)
             case events.RoleChanged():
-                if (model := self.fleet.change_role(event)) is not None:
-                    self.residents.change(event.worker_id, now)
-                    self._look_again(model, now)
+                self._workforce.change_role(event, now)
             case events.PoolJoined() | events.PoolReported() | events.PoolAway() | events.PoolLost():
                 self.pools.handle(event)
             case events.FleetKnown():
-                self.fleet.known = True
-                for model in self.queue.shelves():
-                    self._look_again(model, now)
+                self._workforce.complete(now)
             case events.ProgramRestored():
                 self.programs.restore(event, now)
             case _:
@@ -130,8 +123,9 @@ class Core:
         invariants.check(self)
 
     def _settle(self, now: float) -> list[Action]:
-        self.residents.settle(now)
-        models, self._unsettled = self._unsettled, {}
+        self.residents.refresh(now)
+        models = list(self._unsettled)
+        self._unsettled.clear()
         for model in models:
             self._dispatch(model, now)
         actions, self._actions = self._actions, []
@@ -149,8 +143,7 @@ class Core:
         running = event.attempt > 0 and event.worker_id != ""
         refused = None if running else self._refusal(event, now)
         if refused is not None:
-            retry = self._waiting.retry_after_seconds(now) if refused[0] is Reason.QUEUE_FULL else 0.0
-            self._actions.append(Reject(event.link, *key, *refused, retry))
+            self._actions.append(Reject(event.link, *key, *refused, retry_seconds(refused[0], self._waiting, now)))
             return
         program = self.programs.start(event, self.tenants.get(event.tenant), now)
         call = Call(event, program, now)
@@ -186,7 +179,7 @@ class Core:
         service_seconds = self.knowledge.service_seconds(call, event.usage, seconds)
         call.program.charge(call, seconds, service_seconds, event.usage)
         self.knowledge.learn(call, event.usage, event.completed, now)
-        self.residents.rest(call, call.prompt_tokens - call.generated_tokens + event.usage.completion_tokens, now)
+        self.residents.end(call, event.usage, now)
         self._forget(call, now)
 
     def _lose(self, event: events.CallLost, now: float) -> None:
@@ -217,38 +210,6 @@ class Core:
         for call in self.calls.of_link(event.link):
             call.program.num_lost += bool(call.worker_id)
             self._forget(call, now)
-
-    def _join(self, event: events.WorkerJoined, now: float) -> None:
-        self._leave(event.worker_id, now)
-        self.residents.join(self.fleet.join(event), now)
-        if event.load is not None:
-            self._measure(event.load)
-        self._look_again(event.model, now)
-
-    def _leave(self, worker_id: str, now: float) -> None:
-        if (worker := self.fleet.leave(worker_id)) is None:
-            return
-        self.residents.leave(worker_id, now)
-        for call in worker.placed.values():
-            call.program.num_running -= 1
-            self._restart(call, now)
-        self._fleet_changed(worker.description.model, now)
-
-    def _measure(self, load: events.LoadReported) -> None:
-        if (worker := self.fleet.get(load.worker_id)) is not None:
-            self.knowledge.engine_seconds.report(worker.description.model, load)
-
-    def _look_again(self, model: str, now: float) -> None:
-        """What was too long may be short enough now, or certainly too long."""
-        self._waiting.unshelve(model)
-        self._fleet_changed(model, now)
-
-    def _fleet_changed(self, model: str, now: float) -> None:
-        if self.fleet.serving(model):
-            self._waiting.relieve(model)
-        elif self.queue.of_model(model):
-            self._waiting.strand(model, now + self.limits.no_worker_grace_seconds)
-        self._unsettled[model] = None
 
     def _dispatch(self, model: str, now: float) -> None:
         if self.fleet.serving(model) and self._lobby.admit(model, now, self.limits.scan_limit):
@@ -294,6 +255,12 @@ class Core:
         self._actions.append(Restarted(*call.key))
         self._enqueue_again(call, now)
 
+    def _restart_all(self, calls: list[Call], now: float) -> None:
+        """One after the other: a program must not seem idle, and end, while some of its calls wait for their turn."""
+        for call in calls:
+            call.program.num_running -= 1
+            self._restart(call, now)
+
     def _enqueue_again(self, call: Call, now: float) -> None:
         call.restored = call.hand_off = False
         call.expected_output = self.knowledge.output_tokens(call)
@@ -301,20 +268,13 @@ class Core:
 
     def _abandon(self, model: str, now: float) -> None:
         """No worker came for the model in time."""
-        unknown = self.fleet.unknown(model)
-        reason = Reason.MODEL_NOT_FOUND if unknown else Reason.NO_WORKER
         for call in [*self.queue.front(model, _AT_ONCE), *self.queue.lobby(model, _AT_ONCE)]:
-            self._reject(call, reason, f"no worker serves the model {model!r}{'' if unknown else ' now'}", now)
+            self._reject(call, *unserved(model, self.fleet), now)
         if self.queue.of_model(model):
             self._waiting.strand(model, now)
 
     def _reject(self, call: Call, reason: Reason, message: str, now: float) -> None:
-        retry = 0.0
-        if reason is Reason.NO_WORKER:
-            retry = _WORKER_RETURNS_SECONDS
-        elif reason is Reason.QUEUE_TIMEOUT:
-            retry = self._waiting.retry_after_seconds(now)
-        self._actions.append(Reject(call.link, *call.key, reason, message, retry))
+        self._actions.append(Reject(call.link, *call.key, reason, message, retry_seconds(reason, self._waiting, now)))
         self._forget(call, now)
 
     def _forget(self, call: Call, now: float) -> None:
@@ -327,7 +287,7 @@ class Core:
 
     def _erase(self, call: Call, now: float) -> None:
         self.knowledge.left(call, now)
-        self.residents.rest(call, 0, now)
+        self.residents.rest(call, now)
         self.calls.remove(call)
         self.programs.settle(call.program, now)
         self._program_changed(call.program, now)

@@ -34,7 +34,7 @@ from services.scheduler.records import Call, Hold, Worker
 from services.scheduler.roster import Roster
 from services.scheduler.supply import Supply
 
-_STANDS_SECONDS, _STANDS_LONG_SECONDS = 0.25, 1.0
+_STANDS_SECONDS, _STANDS_LONG_SECONDS = 0.25, 2.0
 """A decision to wait, among few workers; among many."""
 _JUDGED_AGAIN = 4
 """Decisions that fell due and are made anew, in one pass over a few workers; over many: one."""
@@ -44,10 +44,10 @@ _SIGHT = 4
 """Calls in sight for each worker, if that is more than the limit says."""
 _JUDGED = 64
 """In one pass."""
-_OTHERS = 16
-"""Calls in other lines that an idle worker looks at, among few workers; among many: half as many."""
+_OTHERS, _OTHERS_OF_MANY = 16, 4
+"""Calls in other lines that a worker with an idle slot looks at, among few workers; among many."""
 _LONGEST = 2
-"""Of them, those first in the lines of the workers with most to do."""
+"""Besides, those first in the lines of the workers with most to do."""
 _cost = itemgetter(0)
 _order = attrgetter("order")
 
@@ -267,7 +267,7 @@ class Dispatch:
     def _others(self, outlook: Outlook, roster: Roster) -> list[Call]:
         """A few calls that wait, in their order, and those first in the lines of workers with most to do."""
         model = outlook.worker.description.model
-        front = dict.fromkeys(self._queue.front(model, _OTHERS if roster.few else _OTHERS // 2))
+        front = dict.fromkeys(self._queue.front(model, _OTHERS if roster.few else _OTHERS_OF_MANY))
         for other in islice(roster.most(outlook), _LONGEST):
             if other.line:
                 front[other.line[0][1]] = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from services.scheduler.fairness import NO_TAG, Tag
+from services.scheduler.fairness import NO_TAG, Tag, Turns
 
 if TYPE_CHECKING:
     from services.common.laws import Law
@@ -38,6 +38,10 @@ class Expected:
     """When it was submitted, in typical waits: the clock by which calls grow urgent, habits.py."""
     patience_seconds: float = 1.0
     """The typical wait, then."""
+    turn: float = 0.0
+    """Its start if tenants shared the engines at every moment."""
+    turns: Turns | None = None
+    """Tells when that is."""
     prefill_seconds: float = 0.0
     """To prefill all of its prompt."""
     latency_seconds: float = 0.0

@@ -7,6 +7,8 @@ c_max_f / w_f + c_max_g / w_g, whatever the speeds of the engines, as long as ca
 turns out to cost more or less moves its tenant's next tags by the difference; those waiting by then keep theirs, so the
 bound grows by the errors of the calls that one tenant has waiting or running at a time.
 
+`Turns` is for a guard: a call whose turn in the ideal system is long past goes first, whatever else its rank.
+
 `VirtualFinish` shares between programs: what would be finished first if all were served at once at equal rates (GPS).
 It has no clock: the fluid system is served exactly what the real one is. Programs that are run in the order of their
 virtual finish end at most 2 c_max + C_max / M after they would have ended in the fluid system (Justitia's bound with c
@@ -14,7 +16,10 @@ a call's and C a program's cost, M the rate; [N]).
 """
 
 from heapq import heappop, heappush
+from math import exp, inf
 from typing import NamedTuple
+
+_WINDOW_SECONDS = 60.0
 
 
 class Tag(NamedTuple):
@@ -33,10 +38,12 @@ NO_TAG = Tag(0.0, 0.0, 1.0)
 class Flow:
     """One tenant's account."""
 
-    __slots__ = ("finish",)
+    __slots__ = ("finish", "num_calls")
 
     def __init__(self) -> None:
         self.finish = 0.0
+        self.num_calls = 0
+        """Queued or running, where that matters."""
 
 
 class StartTags:
@@ -58,6 +65,42 @@ class StartTags:
     def settle(self, flow: Flow, tag: Tag, cost: float) -> None:
         """The call is gone, and cost so much (0: it never ran)."""
         flow.finish += (cost - tag.cost) / tag.weight
+
+
+class Turns:
+    """When calls would begin if the engines served, at every moment, all tenants that have calls by their weights, and
+    each tenant's calls as they came (GPS). Counted in service over weight; it goes on as calls end."""
+
+    def __init__(self) -> None:
+        self._virtual = self._weight = 0.0
+        self._at = self._recent = 0.0
+
+    def enter(self, flow: Flow, cost: float, weight: float) -> float:
+        """A call of the tenant arrives; its turn."""
+        if not flow.num_calls:
+            self._weight += weight
+        flow.num_calls += 1
+        turn = max(self._virtual, flow.finish)
+        flow.finish = turn + cost / weight
+        return turn
+
+    def leave(self, flow: Flow, told: float, cost: float, weight: float, now: float) -> None:
+        """A call is gone that was to cost what was told, and cost so much."""
+        step = cost / self._weight
+        self._virtual += step
+        self._recent = self._recent * exp((self._at - now) / _WINDOW_SECONDS) + step
+        self._at = now
+        flow.finish += (cost - told) / weight
+        flow.num_calls -= 1
+        if not flow.num_calls:
+            self._weight -= weight
+
+    def comes_at(self, turn: float) -> float:
+        """When that turn is, on the clock, at the pace of the last minutes; or was."""
+        ahead = turn - self._virtual
+        if self._recent <= 0:
+            return self._at if ahead <= 0 else inf
+        return self._at + ahead * _WINDOW_SECONDS / self._recent
 
 
 class VirtualFinish:

@@ -31,9 +31,7 @@ class Holders:
         """`name` holds these blocks, of which one in `every` is entered."""
         mask = every - 1
         names = self._names
-        for block in hashes:
-            if block & mask:
-                continue
+        for block in [block for block in hashes if not block & mask]:
             known = names.get(block)
             if known is None:
                 names[block] = name
@@ -46,8 +44,9 @@ class Holders:
         """`name` holds them no more."""
         mask = every - 1
         names = self._names
-        for block in hashes:
-            if block & mask or (known := names.get(block)) is None:
+        for block in [block for block in hashes if not block & mask]:
+            known = names.get(block)
+            if known is None:
                 continue
             if not isinstance(known, str):
                 known.pop(name, None)

@@ -86,7 +86,8 @@ def _check_residents(core: Core) -> None:
         context = call.context
         assert context is None or not call.in_lobby, f"{call.key} waits for room and has some"
         if call.worker_id and not call.hand_off and core.fleet.get(call.worker_id) is not None:
-            assert context is not None and context.ledger.worker_id == call.worker_id, f"{call.key} runs unaccounted"
+            assert context is not None, f"{call.key} runs unaccounted"
+            assert context.ledger.worker_id == call.worker_id, f"{call.key} is accounted elsewhere"
     idle = Counter((context.program.program_id, context.thread) for context in contexts if context.call is None)
     assert not idle or max(idle.values()) == 1, "a thread has two idle contexts"
     for context in contexts:

@@ -15,7 +15,7 @@ from services.scheduler.eta import Paces, Rest
 from services.scheduler.events import TokenUsage
 from services.scheduler.expectation import OutputLengths
 from services.scheduler.expected import Expected
-from services.scheduler.fairness import StartTags, VirtualFinish
+from services.scheduler.fairness import StartTags, Turns, VirtualFinish
 from services.scheduler.habits import Averages, Coupling, Samples, Waits
 from services.scheduler.limits import Limits
 from services.scheduler.rank import mean
@@ -52,6 +52,7 @@ class Knowledge:
         self._coupling = Coupling()
         self._waits = Waits()
         self._fair, self._urgent = StartTags(), StartTags()
+        self._turns = Turns()
         self._virtual = VirtualFinish()
         self._trails: dict[str, Trail] = {}
         self._urgency = 0.0
@@ -115,6 +116,8 @@ class Knowledge:
         self.expect(call, now)
         self._hurry(call, trail, now)
         expected.fair = self._fair.tag(account.fair, expected.service_seconds, account.weight)
+        expected.turn = self._turns.enter(account.turns, expected.service_seconds, account.weight)
+        expected.turns = self._turns
         expected.urgent = self._urgent.tag(account.urgent, expected.service_seconds, self._share(call))
 
     def expect(self, call: Call, now: float) -> Expected:
@@ -164,7 +167,9 @@ class Knowledge:
         program, account = call.program, call.program.account
         account.num_live -= 1
         account.served_seconds += call.served_seconds
-        self._fair.settle(account.fair, call.expected.fair, call.served_seconds)
+        fair = call.expected.fair
+        self._fair.settle(account.fair, fair, call.served_seconds)
+        self._turns.leave(account.turns, fair.cost, call.served_seconds, fair.weight, now)
         self._urgent.settle(account.urgent, call.expected.urgent, call.served_seconds)
         thread = self._trail(program).thread(call)
         thread.num_live -= 1

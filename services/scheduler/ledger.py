@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _STRIDE_TOKENS = 512
 """Between marks: what is shared is known to this."""
+_LATEST = 0.1
+"""Weight of the newest in a mean."""
 Thread = tuple[str, str]
 """(agent, thread)."""
 
@@ -41,6 +43,8 @@ class Context:
     shared: int = 0
     """Leading blocks that an older context pays for."""
     marks: Sequence[int] = ()
+    kept_tokens: int = 0
+    """When it was idle last."""
     ran: bool = False
     """A call of it was placed at this worker."""
     idle_since: float = 0.0
@@ -78,6 +82,12 @@ class Ledger:
     """Idle contexts, each by its weight."""
     rested_since: float = 0.0
     """When the last live context went."""
+    refill_seconds: float = 0.0
+    """To compute all that its KV holds, or to bring it from its pool: what is known of it when contexts are weighed."""
+    delay_seconds: float = 0.0
+    """Mean time that programs which came back waited in the lobby before they were let in here."""
+    cached_share: float = 1.0
+    """Mean part of what contexts had here that was still in the engine's cache when they came back."""
     window: float = 0.0
     """Belongs to the admission policy."""
     adjusted_at: float = 0.0
@@ -154,6 +164,12 @@ class Ledger:
         context.blocks, context.marks = blocks, marks
         context.shared = self._shared(context)
         self._count(context, 1)
+
+    def returned(self, context: Context, cached_tokens: int) -> None:
+        """A call of it that had to do with what it kept ended, and found so many tokens in the engine's cache."""
+        if context.kept_tokens:
+            share = min(1.0, cached_tokens / context.kept_tokens)
+            self.cached_share += _LATEST * (share - self.cached_share)
 
     def turn(self, context: Context, call: Call | None, weight: float = 1.0) -> None:
         """It serves a call, or is idle and weighs so much."""

@@ -1,11 +1,13 @@
 """Lobby: the calls of programs that no worker has room for yet, in the ordering's order, and who is let in next.
 
 Each pass lets in as many programs as fit. A few that come later may slip past one that does not fit, but not past one
-that has starved, nor past one that was overtaken often enough: then nobody is let in before it. A worker that runs
-nothing takes whoever is first (residents.py), so every call leaves the lobby.
+that has starved, one that was overtaken often enough, or one that ran before (where the admission lets these go first:
+newcomers are small, and would take all the room that it waits for): then nobody is let in before it. A worker that
+runs nothing takes whoever is first (residents.py), so every call leaves the lobby.
 """
 
 from services.scheduler.events import CallKey
+from services.scheduler.ledger import Ledger
 from services.scheduler.records import Call, Program
 from services.scheduler.residents import Residents
 from services.scheduler.waiting import WaitingRoom
@@ -14,6 +16,10 @@ _LOOK_AHEAD = 8
 """Calls that others may slip past, in one pass."""
 _OVERTAKEN = 16
 """Programs by which a call may be overtaken."""
+
+
+_LATEST = 0.1
+"""Weight of the newest delay in their mean."""
 
 
 class Lobby:
@@ -33,11 +39,7 @@ class Lobby:
         """
         program, residents = call.program, self._residents
         restarted = call.attempt > 0 or call.prefilled_at is not None
-        if (
-            residents.policy.bounded
-            and not restarted
-            and (not residents.admitted(program, call.model) or residents.sent_off(call, now))
-        ):
+        if residents.policy.bounded and not restarted and not residents.admitted(program, call.model):
             call.in_lobby = True
             call.resumed = residents.policy.resumes_first and program.num_finished > 0
             program.num_paused += 1
@@ -53,14 +55,14 @@ class Lobby:
             self._strike(call)
             call.in_lobby = False
         else:
-            self._residents.rest(call, 0, now)
+            self._residents.rest(call, now)
         return position
 
     def admit(self, model: str, now: float, limit: int) -> bool:
         """Let in those for whose programs there is room, looking at most at so many calls; may there be more?"""
         passed: list[Call] = []
         calls = self._queue.lobby(model, limit)
-        closed = self._residents.closed(model, now)
+        closed = self._residents.closed(model)
         for call in calls:
             if not call.in_lobby:
                 continue  # another call of its program was before it
@@ -68,14 +70,20 @@ class Lobby:
                 ledger = self._residents.room_for(call, now)
                 if ledger is None:
                     passed.append(call)
-                    if call.promoted or call.overtaken >= _OVERTAKEN or len(passed) == _LOOK_AHEAD:
+                    if call.resumed or call.promoted or call.overtaken >= _OVERTAKEN or len(passed) == _LOOK_AHEAD:
                         return False
                     continue
-                call.program.home, call.program.admitted = ledger.worker_id, now
+                self._move_in(call, ledger, now)
                 for overtaken in passed:
                     overtaken.overtaken += 1
             self._let_in(call.program, model, now)
         return len(calls) == limit > len(passed)
+
+    def _move_in(self, call: Call, ledger: Ledger, now: float) -> None:
+        program = call.program
+        program.home, program.admitted = ledger.worker_id, now
+        if program.num_finished:
+            ledger.delay_seconds += _LATEST * (now - call.queued_at - ledger.delay_seconds)
 
     def _let_in(self, program: Program, model: str, now: float) -> None:
         for call in list(self._calls[program.program_id, model].values()):

@@ -47,11 +47,13 @@ class CallQueue:
     def push(self, call: Call) -> int:
         """Let a call in; the number of calls of its model that go before it.
 
-        Before their rank go calls that are prefilled (their KV waits in a pool), then restarted ones.
+        Before their rank go calls that are prefilled (their KV waits in a pool), then restarted ones; in the lobby also
+        those whose programs ran before, and starved ones.
         """
         self._sequence += 1
         entered = call.order[-1] if call.order else self._sequence
-        front = (0 if call.attempt or call.resumed else 1) if call.prefilled_at is None else -1
+        again = call.attempt > 0 or call.resumed or (call.in_lobby and call.promoted)
+        front = (0 if again else 1) if call.prefilled_at is None else -1
         call.level = self._ordering.level(call)
         call.order = (-call.priority, front, *self._ordering.rank(call), entered)
         self._size += 1

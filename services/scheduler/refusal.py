@@ -10,6 +10,28 @@ from services.scheduler.limits import Limits
 from services.scheduler.programs import Programs
 from services.scheduler.queue import CallQueue
 from services.scheduler.records import Program
+from services.scheduler.waiting import WaitingRoom
+
+_WORKER_RETURNS_SECONDS = 5.0
+"""About the time in which a worker is back."""
+
+
+def retry_seconds(reason: Reason, waiting: WaitingRoom, now: float) -> float:
+    """When a call refused for that reason may try again; 0: that is useless."""
+    match reason:
+        case Reason.NO_WORKER:
+            return _WORKER_RETURNS_SECONDS
+        case Reason.QUEUE_FULL | Reason.QUEUE_TIMEOUT:
+            return waiting.retry_after_seconds(now)
+        case _:
+            return 0.0
+
+
+def unserved(model: str, fleet: Fleet) -> tuple[Reason, str]:
+    """Why a call of a model without workers is given up."""
+    if fleet.unknown(model):
+        return Reason.MODEL_NOT_FOUND, f"no worker serves the model {model!r}"
+    return Reason.NO_WORKER, f"no worker serves the model {model!r} now"
 
 
 def refusal(
@@ -23,7 +45,7 @@ def refusal(
 ) -> tuple[Reason, str] | None:
     """Why a new call cannot wait here; None when it can."""
     if fleet.unknown(event.model):
-        return Reason.MODEL_NOT_FOUND, f"no worker serves the model {event.model!r}"
+        return unserved(event.model, fleet)
     longest = fleet.longest_prompt(event.model)
     if longest is not None and event.prompt_tokens > longest:
         return Reason.CONTEXT_LENGTH_EXCEEDED, f"the prompt has {event.prompt_tokens} tokens, the limit is {longest}"

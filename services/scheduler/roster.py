@@ -14,7 +14,7 @@ from services.scheduler.records import Call, Worker
 
 _FEW = 16
 """Workers that are all looked at for each call."""
-_LEAST = 4
+_LEAST = 3
 """Of each kind, where there are more."""
 _WALK = 48
 """Steps along an order to find one of a set."""

@@ -24,6 +24,8 @@ class Tenant:
     """Its place among the tenants, by weight."""
     urgent: Flow = field(default_factory=Flow)
     """The same by urgency."""
+    turns: Flow = field(default_factory=Flow)
+    """Its place in the ideal system of fairness.py."""
 
 
 class Tenants:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.decisions.__main__ import measure, misses
+from bench.decisions.__main__ import misses
 from bench.decisions.crowd import PROGRAMS_PER_WORKER, Crowd
+from bench.decisions.measure import measure
 from services.scheduler import fleet
 from services.scheduler.outlook import Outlook
 

@@ -30,6 +30,7 @@ from services.scheduler.events import (
     WorkerJoined,
     WorkerLost,
 )
+from services.scheduler.forecast import NO_FORECAST, Forecast
 from services.scheduler.pool_events import ReplicaUpdate
 
 MODEL = "m"
@@ -161,6 +162,7 @@ class Stage:
         worker_id: str = "",
         agent: str = "",
         thread: str = "",
+        forecast: Forecast = NO_FORECAST,
     ) -> None:
         self.feed(
             CallSubmitted(
@@ -178,6 +180,7 @@ class Stage:
                 worker_id=worker_id,
                 agent=agent,
                 thread=thread,
+                forecast=forecast,
             )
         )
         self.run()
@@ -192,11 +195,13 @@ class Stage:
         link: int | None = None,
         attempt: int = 0,
         completed: bool = True,
+        prompt: int = 0,
+        cached: int = 0,
     ) -> None:
-        """`link`: by default the one that has the call."""
+        """`link`: by default the one that has the call. `prompt`, `cached`: tokens, as the engine tells."""
         self.running.pop((program_id, call_id), None)
         link = self._link(program_id, call_id) if link is None else link
-        usage = TokenUsage(completion_tokens=tokens)
+        usage = TokenUsage(prompt, tokens, cached)
         self.feed(CallFinished(link, program_id, call_id, completed, usage, seconds, attempt))
         self.run()
 

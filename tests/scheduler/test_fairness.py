@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.scheduler.fairness import Flow, StartTags, Tag, VirtualFinish
+from services.common.laws import Point
+from services.scheduler.events import CallSubmitted
+from services.scheduler.fairness import Flow, StartTags, Tag, Turns, VirtualFinish
+from services.scheduler.forecast import Forecast
 from services.scheduler.tenants import Tenants
-from tests.scheduler.stage import Stage
+from tests.scheduler.stage import MODEL, Stage
 
 
 @dataclass
@@ -159,7 +162,7 @@ def test_what_is_served_moves_the_fluid_system_and_not_the_clock() -> None:
 
 def test_tenants_get_engines_by_their_weights() -> None:
     """One that submits much more does not get more; one of weight 3 gets three times as much."""
-    stage = Stage(runs_seconds=1.0, ordering="vtc", lookahead_calls=0, tenant_weights={"big": 3.0})
+    stage = Stage(runs_seconds=1.0, ordering="vtc", admission="open", lookahead_calls=0, tenant_weights={"big": 3.0})
     stage.join(seqs=1)
     for number in range(90):
         stage.submit(f"flood{number}", f"f{number}", tenant="flood")
@@ -182,3 +185,48 @@ def test_accounts_of_tenants_without_calls_are_dropped_when_there_are_too_many()
         tenants.get(f"t{number}")
     assert len(tenants) == 3
     assert tenants.get("busy") is busy
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.1, 10.0), min_size=1, max_size=30))
+def test_the_turns_of_one_tenant_are_first_come_first_served(costs: list[float]) -> None:
+    turns, flow = Turns(), Flow()
+    expected = [sum(costs[:place]) for place in range(len(costs))]
+    assert [turns.enter(flow, cost, 1.0) for cost in costs] == pytest.approx(expected)
+    now = 0.0
+    for cost, turn in zip(costs, expected, strict=True):  # a server of rate 1
+        assert turns.comes_at(turn) <= now + 1e-6
+        now += cost
+        turns.leave(flow, cost, cost, 1.0, now)
+
+
+def test_turns_are_shared_by_weight_and_come_at_the_pace_of_service() -> None:
+    turns, light, heavy = Turns(), Flow(), Flow()
+    first = [turns.enter(light, 10.0, 1.0) for _ in range(20)]
+    second = [turns.enter(heavy, 10.0, 3.0) for _ in range(20)]
+    assert first[3] == pytest.approx(second[9])  # three times as many
+    now = 0.0
+    for _ in range(10):
+        now += 10.0
+        turns.leave(heavy, 10.0, 10.0, 3.0, now)
+    # 100 s of service over a weight of 4: the turn at 30 is 5 ahead, 20 s at this pace (counted over a minute).
+    assert turns.comes_at(30.0) - now == pytest.approx(20.0, rel=0.25)
+
+
+@pytest.mark.parametrize("lag", [0.0, 1.0])
+def test_a_tenant_whose_programs_are_long_is_not_put_off_beyond_the_lag(lag: float) -> None:
+    """One tenant floods with programs that are nearly done; another waits with one call of a long one."""
+    params = {"patience": 1e6, "lag": lag}
+    stage = Stage(runs_seconds=1.0, ordering="gittins", admission="open", ordering_params=params, lookahead_calls=0)
+    stage.join(seqs=1)
+    for number in range(200):
+        name, tenant, left = ("long", "quiet", 1e4) if number == 20 else (f"short{number}", "flood", 0.5)
+        forecast = Forecast(service=Point(1.0), remaining=Point(left))
+        stage.feed(CallSubmitted(1, name, name, MODEL, 16, 16, tenant, forecast=forecast))
+    stage.run(250.0)
+    position = stage.order.index("long")
+    if lag:
+        # It shares equally with the flood from then on: its turn is at once, and a typical wait is at least 10 s.
+        assert 5 <= position <= 80
+    else:
+        assert position == 199

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from services.common.laws import NEVER, Exponential, Point
+from services.scheduler import ordering
 from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
 from services.scheduler.engine_seconds import EngineSeconds
@@ -18,8 +19,9 @@ from services.scheduler.events import (
     WorkerJoined,
 )
 from services.scheduler.forecast import NO_FORECAST, Forecast
-from services.scheduler.habits import Averages, Coupling, Samples
+from services.scheduler.habits import Averages, Coupling, Samples, Waits
 from services.scheduler.records import Call
+from tests.scheduler import believed
 
 STEP_SECONDS = 0.01
 PREFILL_SECONDS = 0.0001
@@ -285,3 +287,29 @@ def test_coupling_is_mutual_information() -> None:
     assert coupling.information(("told",)) == pytest.approx(0.6931, abs=0.02)
     assert coupling.information(("apart",)) < 0.01
     assert coupling.information(("unknown",)) == 0.0
+
+
+def test_the_clock_of_waits_counts_typical_waits_and_never_goes_back() -> None:
+    waits = Waits()
+    assert waits.time(30.0) == pytest.approx(3.0)  # before any wait is known: 10 s
+    for _ in range(5000):
+        for seconds in (0.0, 0.0, 0.0, 100.0):  # who waits, waits for 100 s
+            waits.add(seconds)
+    assert waits.typical_seconds == pytest.approx(100.0)
+    assert waits.time(230.0) == pytest.approx(5.0)
+    assert waits.time(200.0) == pytest.approx(5.0)
+
+
+def test_order_means_the_same_under_any_load() -> None:
+    """A call that is 2.5 times as costly is overtaken by those that come within one typical wait, not by later ones."""
+    for typical in (20.0, 2000.0):
+        waits = Waits()
+        for _ in range(5000):
+            waits.add(typical)
+        ages = [waits.time(now) for now in (0.0, 0.5 * typical, 1.5 * typical)]
+        costly, soon, late = (
+            believed.call(believed.expected(Point(size)), arrived=age * believed.TYPICAL_SECONDS)
+            for size, age in zip((25.0, 10.0, 10.0), ages, strict=True)
+        )
+        rank = ordering.load("gittins", patience=1.0).rank
+        assert rank(soon) < rank(costly) < rank(late)

@@ -15,7 +15,7 @@ def serve(stage: Stage, program_id: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("name", ordering.names())
 def test_every_call_is_placed_under_every_ordering(name: str) -> None:
-    stage = Stage(runs_seconds=1.0, ordering=name)
+    stage = Stage(runs_seconds=1.0, ordering=name, admission="open")
     stage.join(seqs=2)
     for i in range(60):
         stage.submit(f"c{i}", f"p{i % 7}")
@@ -35,7 +35,7 @@ def test_fcfs_is_arrival_order() -> None:
 
 
 def test_programs_that_got_less_go_first() -> None:
-    stage = Stage(ordering="atlas", lookahead_calls=0, ordering_params={"starvation_ratio": 0.0})
+    stage = Stage(ordering="atlas", admission="open", lookahead_calls=0, ordering_params={"starvation_ratio": 0.0})
     stage.join()
     for name, seconds in (("heavy", 100.0), ("light", 3.0), ("new", 0.0)):
         if seconds:
@@ -50,7 +50,7 @@ def test_programs_that_got_less_go_first() -> None:
 
 
 def test_programs_of_one_level_go_in_arrival_order() -> None:
-    stage = Stage(ordering="atlas", lookahead_calls=0)
+    stage = Stage(ordering="atlas", admission="open", lookahead_calls=0)
     stage.join()
     serve(stage, "p1", 1.5)
     serve(stage, "p2", 0.1)
@@ -62,7 +62,7 @@ def test_programs_of_one_level_go_in_arrival_order() -> None:
 
 
 def test_parallel_threads_attain_the_longest_of_them() -> None:
-    stage = Stage(ordering="atlas")
+    stage = Stage(ordering="atlas", admission="open")
     stage.join(seqs=8)
     serve(stage, "p", 1.0)
     for call_id in ("left", "right"):
@@ -79,7 +79,7 @@ def test_parallel_threads_attain_the_longest_of_them() -> None:
 
 
 def test_a_starved_call_moves_to_the_first_level() -> None:
-    stage = Stage(1.0, ordering="atlas", lookahead_calls=0, ordering_params={"starvation_ratio": 2.0})
+    stage = Stage(1.0, ordering="atlas", admission="open", lookahead_calls=0, ordering_params={"starvation_ratio": 2.0})
     stage.join()
     serve(stage, "old", 10.0)
     stage.submit("first", "other")
@@ -95,7 +95,7 @@ def test_a_starved_call_moves_to_the_first_level() -> None:
 
 
 def test_starvation_zeroes_the_calls_waiting_and_not_the_programs() -> None:
-    stage = Stage(ordering="atlas", lookahead_calls=0, ordering_params={"starvation_ratio": 2.0})
+    stage = Stage(ordering="atlas", admission="open", lookahead_calls=0, ordering_params={"starvation_ratio": 2.0})
     stage.join()
     serve(stage, "old", 10.0)
     stage.submit("running", "other")
@@ -115,3 +115,27 @@ def test_starvation_zeroes_the_calls_waiting_and_not_the_programs() -> None:
 def test_unknown_orderings_and_parameters_are_refused(name: str, params: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=name):
         SchedulerSection(ordering=name, ordering_params=params)
+
+
+def test_engines_are_told_the_level_after_the_priority() -> None:
+    stage = Stage(ordering="plas", admission="open", lookahead_calls=8)
+    stage.join()
+    serve(stage, "heavy", 100.0)
+    for name, priority in (("heavy", 0), ("new", 0), ("urgent", 1)):
+        stage.submit(name, name, priority=priority)
+    told = {place.call_id: place.priority for place in stage.placed}
+    assert told["urgent"] < told["new"] < told["heavy"]
+
+
+@pytest.mark.parametrize("name", ordering.names())
+def test_levels_leave_priorities_alone(name: str) -> None:
+    stage = Stage(ordering=name, admission="open", lookahead_calls=100)
+    stage.join()
+    for number in range(20):
+        stage.submit("before", f"p{number}")
+        stage.finish("before", f"p{number}", 3.0**number)
+        stage.submit("low", f"p{number}", priority=-1)
+        stage.submit("high", f"p{number}", priority=1)
+    told = {(place.program_id, place.call_id): place.priority for place in stage.placed}
+    highest = max(priority for (_, call_id), priority in told.items() if call_id == "high")
+    assert all(priority > highest for (_, call_id), priority in told.items() if call_id == "low")

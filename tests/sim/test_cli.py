@@ -24,8 +24,8 @@ def test_contenders_fill_slots_and_name_routers() -> None:
     chosen = contender("fcfs+placement=earliest+oracle", SETUP)
     assert (chosen.policy, chosen.oracle, chosen.direct) == ("fcfs", True, False)
     assert chosen.scheduler == {"placement": "earliest", "placement_params": {}}
-    params = contender("fcfs+ordering=atlas:promote=2:x=0.5", SETUP).scheduler["ordering_params"]
-    assert params == {"promote": 2.0, "x": 0.5}
+    params = contender("fcfs+ordering=atlas:num_queues=4:first_bound_seconds=0.5", SETUP).scheduler["ordering_params"]
+    assert params == {"num_queues": 4.0, "first_bound_seconds": 0.5}
     router = contender("router:round_robin", SETUP)
     assert (router.direct, router.router) == (True, "round_robin")
 

@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -209,6 +210,27 @@ def test_the_scheduler_has_what_preemption_leans_on() -> None:
         "vllm_config =",
     ):
         assert f"self.{attribute}" in source, attribute
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_without_what_preemption_leans_on_vllm_schedules_by_itself(
+    able: bool, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    from services.common.config import KVPoolSection
+    from services.worker.config import WorkerSection
+    from services.worker.vllm_engine import arguments, scheduler
+
+    if not able:
+        monkeypatch.delattr(Scheduler, "_preempt_request")
+    section = WorkerSection(model_path=str(model_path), preemption=True, quanta=(8, 16))
+    config = arguments.configuration(section, KVPoolSection(), "ipc:///tmp/none")
+    assert scheduler.chosen(config) is able
+    assert config.scheduler_config.policy == "priority"
+    if able:
+        settings: Any = cast(Any, config).additional_config  # vLLM types it by half
+        assert settings[scheduler.SETTINGS] == {"margin": 1, "min_tokens": 32, "quanta": (8, 16)}
 
 
 def test_lost_blocks_are_computed_again() -> None:

@@ -15,45 +15,46 @@ from services.scheduler.records import Call
 
 
 class Admission(Protocol):
-    """Weighs. Units are the policy's own, as long as `room` and `need` share theirs."""
+    """Weighs."""
 
     bounded: bool = True
     """It may keep programs out."""
     patience_seconds: float = 2.0
     """After so long without a call a worker takes any program, whatever idle contexts it loses by that; without any
     context, at once. So nothing waits for ever."""
+    resumes_first: bool = False
+    """In the lobby, programs that ran before go before those that never did."""
     period_seconds: float = 0.0
     """How often `adjust` is called for a worker where something happens; 0: never."""
 
-    resumes_first: bool = False
-    """In the lobby, programs that were let in before go before those that never were."""
-
     def room(self, ledger: Ledger) -> float:
-        """How much more the worker may take. -inf: nothing now."""
+        """How much more the worker may take, in a unit of the policy's own."""
         ...
 
     def need(self, call: Call, blocks: int) -> float:
-        """What a call that would be a program's first there needs of it: so many blocks, without what it shares."""
+        """What a call that would be its program's first at a worker needs there, in the same unit; `blocks`: of KV,
+        without what it shares."""
         ...
 
+    def reserves(self, call: Call) -> float:
+        """Tokens for which a call counts until it ends."""
+        return call.prompt_tokens + call.expected_output
+
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
-        """What part of an idle context counts, 0 to 1, and when to ask again (inf: never). None: it is gone for good,
-        and its program needs to be let in anew."""
+        """What part of an idle context counts, 0 to 1, and when to ask again (inf: never). None: it does not count at
+        all, and its program needs to be let in anew."""
         return 1.0, inf
 
     def excess(self, ledger: Ledger) -> bool:
         """Is there so much that idle contexts must be sent off?"""
         return False
 
-    def crowded(self, ledger: Ledger, blocks: int) -> bool:
-        return False
-
     def pause_order(self, context: Context) -> float:
         """Of idle contexts the one with the least goes first. Asked when the context falls idle."""
-        return 0.0
+        return context.idle_since
 
     def adjust(self, ledger: Ledger, now: float) -> None:
-        """Set `ledger.window`."""
+        """Set `ledger.window`, which is 0 at first."""
 
 
 def names() -> list[str]:

@@ -1,40 +1,39 @@
-"""How many programs an engine has at once is found by AIMD, as TCP finds its window: CONCUR ([N] notes only).
+"""CONCUR (arXiv 2601.22705): a window of programs at each worker, set by what its cache does, as congestion control
+sets a sender's.
 
-    KV wanted > high * C: window = max(1, cut * window);   < low * C, and the window is full: window = window + step
-
-A program is active while it has a context at the engine, tools or not; of more than the window the ones that were let
-in last are paused between calls. All but AIMD on the number of active agents is a reconstruction: the constants; that
-congestion is seen by what contexts want of the KV, where a real engine sees its usage and its cache miss; that each
-engine has a window of its own.
+Every period: where the cache is not yet full, or full and still hit, one more program (additive increase); where it is
+full and contexts that come back find themselves evicted, a part less (multiplicative decrease); programs beyond the
+window pause as their calls end. Reconstruction: only the abstract was read, which names the signals (cache usage, hit
+rate) and the law, none of the constants; usage is the ledger's, hits are those of returning contexts.
 """
 
 from services.scheduler.admission import Admission
-from services.scheduler.ledger import Context, Ledger
+from services.scheduler.ledger import Ledger
 from services.scheduler.records import Call
 
 
 class Policy(Admission):
-    """`first`: the window of an engine that was never adjusted. `low` and `high` are shares of its KV."""
+    """The window starts at `programs`, grows by `step` and shrinks by the factor `cut` once in `period_seconds`."""
 
     def __init__(
         self,
-        first: float = 8,
+        programs: float = 8,
         step: float = 1.0,
-        cut: float = 0.5,
-        low: float = 0.8,
-        high: float = 1.0,
-        period_seconds: float = 2.0,
-        patience_seconds: float = 10.0,
+        cut: float = 0.75,
+        full: float = 0.9,
+        hit: float = 0.8,
+        period_seconds: float = 10.0,
+        patience_seconds: float = 5.0,
     ) -> None:
-        if first < 1 or step <= 0 or not 0 < cut < 1 or not 0 < low <= high:
-            raise ValueError("concur: need first >= 1, step > 0, cut between 0 and 1, 0 < low <= high")
-        if period_seconds <= 0 or patience_seconds < 0:
-            raise ValueError("concur: need period_seconds > 0, patience_seconds >= 0")
-        self._first = first
+        if programs < 1 or min(step, full, period_seconds) <= 0 or patience_seconds < 0:
+            raise ValueError("concur: need programs >= 1; step, full and period_seconds > 0, patience_seconds >= 0")
+        if not 0 < cut < 1 or not 0 < hit <= 1:
+            raise ValueError("concur: need 0 < cut < 1, 0 < hit <= 1")
+        self._programs = programs
         self._step = step
         self._cut = cut
-        self._low = low
-        self._high = high
+        self._full = full
+        self._hit = hit
         self.period_seconds = period_seconds
         self.patience_seconds = patience_seconds
 
@@ -47,16 +46,13 @@ class Policy(Admission):
     def excess(self, ledger: Ledger) -> bool:
         return len(ledger.programs) > self._window(ledger)
 
-    def pause_order(self, context: Context) -> float:
-        return -context.program.admitted
-
     def adjust(self, ledger: Ledger, now: float) -> None:
         window = self._window(ledger)
-        if ledger.taken_blocks > self._high * ledger.num_blocks:
-            window = max(1.0, self._cut * window)
-        elif ledger.taken_blocks < self._low * ledger.num_blocks and len(ledger.programs) + 1 > window:
-            window += self._step
-        ledger.window = window
+        full = ledger.live_blocks + ledger.idle_blocks > self._full * ledger.num_blocks
+        if full and ledger.cached_share < self._hit:
+            ledger.window = max(1.0, min(window, len(ledger.programs)) * self._cut)
+        elif len(ledger.programs) >= window - self._step:  # else it is not the window that keeps programs out
+            ledger.window = window + self._step
 
     def _window(self, ledger: Ledger) -> float:
-        return ledger.window or self._first
+        return ledger.window or self._programs

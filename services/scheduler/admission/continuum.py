@@ -1,48 +1,40 @@
-"""A context is pinned while waiting for its return pays: Continuum, later CacheTTL (arXiv 2511.02230; [N], [R] a
-reproduction).
+"""Continuum (arXiv 2511.02230; from v4 on CacheTTL): contexts are pinned for a time to live after each call.
 
-    TTL = argmax over tau of P(return <= tau) * (T * eta + reload) - tau
+    ttl = argmax over tau of P(T <= tau) * (eta * queue delay + seconds of prefill) - tau
 
-Pinned contexts count in full; when the TTL is over the program needs room anew, as one that just came. When an engine
-runs nothing, or what runs grows into what is pinned, contexts of the programs that came last are unpinned until it fits
-(theirs: until the head of the queue does). Reconstruction: T * eta, the queue's delay of calls that lost their context
-times the correlation of turns done with turns left, is the setting `delay_seconds`; reload is the prefill of the whole
-context at the engine's measured speed; P is the law of the tenant and agent, not that of the tool. `ttl_seconds` sets
-the TTL itself (the public fork: 2 s). The order of calls is ordering/continuum.py.
+T the time to the next call, the queue delay the mean of programs that had to wait when they came back, both terms of
+the sum what a return within tau saves, tau its price (memory cancels). While pinned a context counts in full; then not
+at all. Newcomers get what is left; where nothing runs, the pins of the newest programs are broken until the first fits.
+Reconstruction: the law of return is ours (theirs is the empirical one of the tool), prefill is linear (theirs has a
+quadratic term), eta is a setting (theirs is minus the correlation of turns done and to come: 1 for equal programs).
 """
-
-from math import inf
 
 from services.scheduler.admission import Admission
 from services.scheduler.ledger import Context, Ledger
-from services.scheduler.rank import time_to_live
 from services.scheduler.records import Call
-
-_ASSUMED_TOKENS_PER_SECOND = 8_000.0
-"""Of an engine that has not measured its prefill."""
 
 
 class Policy(Admission):
-    """`delay_seconds`: T * eta."""
+    """Pins fill at most `share` of a worker's KV."""
 
-    patience_seconds = 0.0
+    resumes_first = True
 
-    def __init__(self, ttl_seconds: float = 0.0, delay_seconds: float = 1.0) -> None:
-        if ttl_seconds < 0 or delay_seconds < 0:
-            raise ValueError("continuum: need ttl_seconds >= 0, delay_seconds >= 0")
-        self._ttl_seconds = ttl_seconds
-        self._delay_seconds = delay_seconds
+    def __init__(self, eta: float = 1.0, share: float = 1.0, patience_seconds: float = 0.0) -> None:
+        if eta < 0 or not 0 < share <= 1 or patience_seconds < 0:
+            raise ValueError("continuum: need eta >= 0, 0 < share <= 1, patience_seconds >= 0")
+        self._eta = eta
+        self._share = share
+        self.patience_seconds = patience_seconds
 
     def room(self, ledger: Ledger) -> float:
-        return ledger.num_blocks - ledger.taken_blocks
+        return self._share * ledger.num_blocks - ledger.taken_blocks
 
     def need(self, call: Call, blocks: int) -> float:
         return blocks
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
-        ttl = self._ttl_seconds or time_to_live(context.returns, self._delay_seconds + _reload_seconds(context))
-        expires = context.idle_since + ttl
-        return (1.0, expires) if now < expires else None
+        due = context.idle_since + self._ttl(context)
+        return (1.0, due) if now < due - 1e-9 else None
 
     def excess(self, ledger: Ledger) -> bool:
         return ledger.taken_blocks > ledger.num_blocks
@@ -50,8 +42,12 @@ class Policy(Admission):
     def pause_order(self, context: Context) -> float:
         return -context.program.started
 
-
-def _reload_seconds(context: Context) -> float:
-    ledger = context.ledger
-    speed = ledger.worker.load.prefill_tokens_per_second
-    return context.blocks * ledger.block_size / (speed if 0 < speed < inf else _ASSUMED_TOKENS_PER_SECOND)
+    def _ttl(self, context: Context) -> float:
+        ledger, law = context.ledger, context.returns
+        prefill_seconds = ledger.refill_seconds * context.blocks / max(1, ledger.num_blocks)
+        gain = self._eta * ledger.delay_seconds + prefill_seconds
+        ttl, most = 0.0, 0.0
+        for tau in law.horizons():
+            if tau < gain and (worth := law.cdf(tau) * gain - tau) > most:
+                ttl, most = tau, worth
+        return ttl

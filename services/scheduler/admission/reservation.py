@@ -1,12 +1,9 @@
-"""A call starts where the KV that it is predicted to need, and a margin, is free: Maestro's reservation (arXiv
-2606.12950; [A] abstract, [N] notes).
+"""Maestro (arXiv 2606.12950): a call runs when its prompt and the output predicted for it, with a margin, fit.
 
-    reserved(call) = prompt + predicted output + margin <= C - reserved by the calls that run
-
-instead of the longest output that it may have. What a program leaves between calls reserves nothing: it is cache, and
-its next call is let in as its first was. Reconstruction: the prediction is what was learned of the tenant and agent (or
-a forecast) instead of their regressor over the text of the prompt; the margin is a setting, for how they choose it was
-not read.
+The share of KV reserved in vain for the longest output possible so falls by 1 - E[min(predicted + margin, longest)] /
+longest. Programs keep nothing between calls. Reconstruction: the abstract and notes were read; its predictor (role and
+semantics of the agent) is here what was learned of the agent's outputs, its margin a factor. `whole` 1 reserves the
+call's `max_tokens` instead: what it is compared with.
 """
 
 from services.scheduler.admission import Admission
@@ -15,21 +12,27 @@ from services.scheduler.records import Call
 
 
 class Policy(Admission):
-    """`margin_tokens`: on top of each predicted output."""
+    """`margin`: part of the predicted output that is reserved beyond it."""
 
-    patience_seconds = 0.0
-
-    def __init__(self, margin_tokens: float = 128) -> None:
-        if margin_tokens < 0:
-            raise ValueError("reservation: need margin_tokens >= 0")
-        self._margin_tokens = margin_tokens
+    def __init__(self, margin: float = 0.2, whole: float = 0, patience_seconds: float = 0.0) -> None:
+        if margin < 0 or whole not in (0, 1) or patience_seconds < 0:
+            raise ValueError("reservation: need margin >= 0, whole 0 or 1, patience_seconds >= 0")
+        self._margin = margin
+        self._whole = bool(whole)
+        self.patience_seconds = patience_seconds
 
     def room(self, ledger: Ledger) -> float:
-        margin = (ledger.num_live + 1) * ledger.blocks_for(self._margin_tokens)
-        return ledger.num_blocks - ledger.taken_blocks - margin
+        return ledger.num_blocks - ledger.taken_blocks
 
     def need(self, call: Call, blocks: int) -> float:
         return blocks
+
+    def reserves(self, call: Call) -> float:
+        longest = call.max_tokens - call.generated_tokens if call.max_tokens else float("inf")
+        predicted = call.expected_output * (1.0 + self._margin)
+        if self._whole and longest < float("inf"):
+            return call.prompt_tokens + longest
+        return call.prompt_tokens + min(predicted, longest)
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
         return None

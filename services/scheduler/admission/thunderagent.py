@@ -1,13 +1,10 @@
-"""Programs are paused while contexts exceed the KV, the shortest first, and let in while they do not: ThunderAgent
-(arXiv 2602.13692; [R] paper and code).
+"""ThunderAgent (arXiv 2602.13692, section 4 and its public code): bound the tokens of the programs at a worker.
 
-    pause   while sum of c (running) + sum of c * f(t) (between calls) > pause_share * C,    S_pause = 1 / c + I(acting)
-    restore while that < restore_share * C                                    (both shares 1)
-
-f(t) = 2 ** -t after t ticks of 5 s without a call in the paper; in the code's default f = 1 (`decay` 0). What is
-restored first is the ordering's business (ordering/thunderagent.py). Differs: theirs looks every tick, this one when
-something changes; theirs may mark a program whose call runs, to be paused when that ends; here it may be paused then.
-What contexts share counts once here, for the engine keeps it once.
+Programs in a call count in full, those in a tool by 2^-(periods of 5 s in it) (the paper's decay; its code's default is
+none: `decay` 0). Beyond `most` of the KV programs are paused, those in a tool and the shortest first (S_pause = 1/c +
+I(acting)); below `least` paused and new ones are let in, in the order of S_restore = 1/c + I(reasoning), which is that
+of the ordering `thunderagent`. Paused programs go to any worker. Reconstruction: theirs decides every 5 s, here a
+decision falls when something happens; a program in a call is paused when the call ends, as theirs is.
 """
 
 from math import inf
@@ -16,47 +13,36 @@ from services.scheduler.admission import Admission
 from services.scheduler.ledger import Context, Ledger
 from services.scheduler.records import Call
 
-_MOST_TICKS = 30
-"""A context that is worth less than a billionth is not weighed again."""
+_PERIOD_SECONDS = 5.0
 
 
 class Policy(Admission):
-    """`decay`: halvings of an idle context's weight in each tick."""
+    """`most` and `least` (lambda) are parts of a worker's KV."""
 
     def __init__(
-        self,
-        pause_share: float = 1.0,
-        restore_share: float = 1.0,
-        decay: float = 1.0,
-        tick_seconds: float = 5.0,
-        patience_seconds: float = 5.0,
+        self, most: float = 1.0, least: float = 1.0, decay: float = 1.0, patience_seconds: float = 5.0
     ) -> None:
-        if not 0 < restore_share <= pause_share:
-            raise ValueError("thunderagent: need 0 < restore_share <= pause_share")
-        if decay < 0 or tick_seconds <= 0 or patience_seconds < 0:
-            raise ValueError("thunderagent: need decay >= 0, tick_seconds > 0, patience_seconds >= 0")
-        self._pause_share = pause_share
-        self._restore_share = restore_share
-        self._decay = decay
-        self._tick_seconds = tick_seconds
+        if not 0 < least <= most or decay not in (0, 1) or patience_seconds < 0:
+            raise ValueError("thunderagent: need 0 < least <= most, decay 0 or 1, patience_seconds >= 0")
+        self._most = most
+        self._least = least
+        self._decays = bool(decay)
         self.patience_seconds = patience_seconds
 
     def room(self, ledger: Ledger) -> float:
-        return self._restore_share * ledger.num_blocks - ledger.taken_blocks
+        return self._least * ledger.num_blocks - ledger.taken_blocks
 
     def need(self, call: Call, blocks: int) -> float:
         return blocks
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
-        if not self._decay:
+        if not self._decays:
             return 1.0, inf
-        # The moment of a tick belongs to it, whatever rounding makes of it.
-        ticks = int((now - context.idle_since) / self._tick_seconds + 1e-9)
-        again = inf if ticks >= _MOST_TICKS else context.idle_since + (ticks + 1) * self._tick_seconds
-        return 2.0 ** (-self._decay * ticks), again
+        periods = int((now - context.idle_since) / _PERIOD_SECONDS + 1e-9)
+        return 0.5**periods, context.idle_since + (periods + 1) * _PERIOD_SECONDS if periods < 20 else inf
 
     def excess(self, ledger: Ledger) -> bool:
-        return ledger.taken_blocks > self._pause_share * ledger.num_blocks
+        return ledger.taken_blocks > self._most * ledger.num_blocks
 
     def pause_order(self, context: Context) -> float:
         return context.blocks

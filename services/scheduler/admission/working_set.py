@@ -1,6 +1,21 @@
-"""Ours: what is worth keeping must fit."""
+"""Ours: what is worth keeping must fit, and what is not gives way.
 
-from math import ceil
+Keeping a context of b tokens for a time t takes b*t token-seconds of a cache of C tokens; giving it up costs b/v
+engine seconds when it comes back (v: tokens a second, computed or brought from the pool). With programs waiting, C
+token-seconds of room are worth an engine second, for that is what they would do with all of it. So b cancels: keep
+
+    while  inf over tau of E[min(T, tau)] / P(T <= tau)  <=  refills * C / v,   T what is left of the gap,
+
+the left side being the seconds of keeping that a return costs (one over the Gittins index of the law of return given
+the time elapsed: algorithms.md 2.4), the right side the time in which the whole cache could be filled anew. A context
+that waits for a tool of seconds so keeps its room; one that waits for a person, or is overdue in a heavy tail, gives
+it to newcomers, and its program waits in the lobby when it comes back, before those that never ran. With a pool beside
+the engine C / v is small, and room goes to who uses it now.
+
+Contexts grow: beyond `ceiling` the longest idle ones are sent off, because the engine's own eviction, least recently
+used first, has taken them or will. (Sending off the newest programs instead, which would pause fewer, leaves the ledger
+believing in contexts that the engine has dropped: 1.1 to 1.2 times the mean completion time.)
+"""
 
 from services.scheduler.admission import Admission
 from services.scheduler.ledger import Context, Ledger
@@ -9,26 +24,22 @@ from services.scheduler.records import Call
 
 _FIRST_LOOK_SECONDS = 0.5
 _GROWTH = 1.3
-_ASSUMED = 8000.0
+"""Of the time between looks: a law says little new before the elapsed time has grown by as much."""
 
 
 class Policy(Admission):
+    """`share` of a worker's KV is filled by letting programs in, `ceiling` by their growth."""
+
+    resumes_first = True
+
     def __init__(
-        self,
-        share: float = 0.95,
-        ceiling: float = 1.0,
-        refills: float = 1.0,
-        patience_seconds: float = 2.0,
-        order: float = 0,
-        resume: float = 1,
-        crowd: float = 9,
+        self, share: float = 0.95, ceiling: float = 1.0, refills: float = 1.0, patience_seconds: float = 2.0
     ) -> None:
-        self._crowd = crowd
+        if not 0 < share <= ceiling or refills < 0 or patience_seconds < 0:
+            raise ValueError("working_set: need 0 < share <= ceiling, refills >= 0, patience_seconds >= 0")
         self._share = share
         self._ceiling = ceiling
         self._refills = refills
-        self._order = order
-        self.resumes_first = bool(resume)
         self.patience_seconds = patience_seconds
 
     def room(self, ledger: Ledger) -> float:
@@ -39,23 +50,9 @@ class Policy(Admission):
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
         elapsed = now - context.idle_since
-        if gittins(context.returns, elapsed) > self._refills * self._fill(context.ledger):
+        if gittins(context.returns, elapsed) > self._refills * context.ledger.refill_seconds:
             return None
         return 1.0, context.idle_since + max(_FIRST_LOOK_SECONDS, elapsed) * _GROWTH
 
-    def crowded(self, ledger: Ledger, blocks: int) -> bool:
-        return ledger.taken_blocks + blocks > self._crowd * ledger.num_blocks
-
     def excess(self, ledger: Ledger) -> bool:
         return ledger.taken_blocks > self._ceiling * ledger.num_blocks
-
-    def pause_order(self, context: Context) -> float:
-        if self._order == 0:
-            return -context.program.admitted
-        if self._order == 1:
-            return -gittins(context.returns, 0.0)
-        return context.idle_since if self._order == 3 else -context.program.started
-
-    def _fill(self, ledger: Ledger) -> float:
-        speed = ledger.worker.load.prefill_tokens_per_second or _ASSUMED
-        return ledger.num_blocks * ledger.block_size / speed

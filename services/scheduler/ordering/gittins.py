@@ -9,6 +9,10 @@ sizes give SRPT. `time` is the call's arrival or, with a deadline, the latest st
 at most `patience` later than its arrival. It is counted in typical waits (habits.py), so that order means the same
 under any load. A call is overtaken only by calls that come within patience * ln(ratio of the other factors) typical
 waits of it: no starvation, no refreshing.
+
+A guard bounds what tenants lose by it: a call that still waits `lag` typical waits after its turn in the ideal system
+(fairness.py: tenants share by weight, each served as it asks; with one tenant, first come, first served) goes before
+all that are not that late, in order of turns.
 """
 
 from math import inf, log
@@ -20,20 +24,23 @@ from services.scheduler.records import Call
 
 
 class Policy(Ordering):
-    """`interactive` and `batch`: weights of these classes beside the default's 1. `information` and `importance`:
-    lam_i and lam_x, what a nat and a unit of importance are worth, as exponents."""
+    """`patience` and `lag` in typical waits; lag 0: no guard. `interactive` and `batch`: weights of these classes
+    beside the default's 1. `information` and `importance`: lam_i and lam_x, what a nat and a unit of importance are
+    worth, as exponents."""
 
     def __init__(
         self,
-        patience: float = 3.0,
+        patience: float = 1.0,
+        lag: float = 2.0,
         interactive: float = 4.0,
         batch: float = 0.25,
         information: float = 0.0,
         importance: float = 0.0,
     ) -> None:
-        if patience <= 0 or interactive <= 0 or batch <= 0:
-            raise ValueError("gittins: need patience > 0, interactive > 0, batch > 0")
+        if patience <= 0 or lag < 0 or interactive <= 0 or batch <= 0:
+            raise ValueError("gittins: need patience > 0, lag >= 0, interactive > 0, batch > 0")
         self._patience = patience
+        self._lag = lag
         self._classes = {
             ServiceClass.INTERACTIVE: log(interactive),
             ServiceClass.DEFAULT: 0.0,
@@ -44,10 +51,19 @@ class Policy(Ordering):
 
     def rank(self, call: Call) -> tuple[float, ...]:
         expected, program = call.expected, call.program
+        if call.promoted:
+            return (0.0, expected.turn, call.arrived)
         key = ln(_phi(call))
         key -= ln(program.account.weight) + self._classes[program.service_class]
         key -= self._information * expected.information + self._importance * expected.importance
-        return (key + self._time(call) / self._patience, call.arrived)
+        return (1.0, key + self._time(call) / self._patience, call.arrived)
+
+    def promotes_at(self, call: Call) -> float:
+        expected = call.expected
+        if call.promoted or not self._lag or expected.turns is None:
+            return inf
+        turn_at = max(call.queued_at, expected.turns.comes_at(expected.turn))
+        return turn_at + self._lag * expected.patience_seconds
 
     def level(self, call: Call) -> int:
         return octave(_phi(call))

@@ -80,16 +80,18 @@ class Batch:
 
     def repeat(self, steps: int) -> None:
         """So many steps are over, each followed by one alike: see `num_alike`."""
-        while steps > 0:
-            # Prefill takes blocks each step, decoding only now and then.
-            taken = 1 if self.chunks else self.decoding.steps_to_growth(steps)
-            self.decoding.skip(taken)
+        # Prefill takes blocks each step, decoding only now and then.
+        taken = range(1, steps + 1) if self.chunks else self.decoding.growths(steps)
+        done = 0
+        for step in taken:
+            self.decoding.skip(step - done)
             for call in self.decoding.growing():
                 call.table.grow(self.decoding.num_tokens(call))
             for call, new in self.chunks:
                 call.num_computed += new
                 call.table.grow(call.num_computed + new)
-            steps -= taken
+            done = step
+        self.decoding.skip(steps - done)
 
     def prefilled(self) -> list[Call]:
         """The step is over: account for its chunks. Whose prompts are whole with that, now decoding."""

@@ -36,7 +36,7 @@ class BlockPool:
 
     def match(self, hashes: Sequence[int], limit: int) -> int:
         """How many of the leading `limit` hashes are here without a gap."""
-        return sum(1 for _ in takewhile(self._names.__contains__, islice(hashes, limit)))
+        return len(list(takewhile(self._names.__contains__, islice(hashes, limit))))  # no loop of ours: it may be long
 
     def num_idle(self, hashes: Iterable[int]) -> int:
         """How many of these present hashes are held by nobody."""

@@ -88,11 +88,11 @@ class Decoding:
         """Who needs another block for its newest token."""
         return self._growing.get(self._step % self._block_size, {}).values()
 
-    def steps_to_growth(self, most: int) -> int:
-        """After how many steps, 1 at least, somebody needs a block; `most` if it is later than that."""
-        first = self._step + 1
-        waits = ((phase - first) % self._block_size for phase, calls in self._growing.items() if calls)
-        return min(min(waits, default=most) + 1, most)
+    def growths(self, steps: int) -> list[int]:
+        """After which of the next so many steps, counted from 1, somebody needs a block."""
+        first, size = self._step + 1, self._block_size
+        begins = [1 + (phase - first) % size for phase, calls in self._growing.items() if calls]
+        return sorted(at for begin in begins for at in range(begin, steps + 1, size))
 
     def num_growing(self, steps: int) -> int:
         """How many blocks they will need in so many further steps, if none leaves."""
