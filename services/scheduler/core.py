@@ -232,10 +232,7 @@ class Core:
     def _enqueue(self, call: Call, now: float, timeout_seconds: float = 0.0) -> None:
         call.expected = self.knowledge.expect(call, now)
         self._lobby.enter(call, now, timeout_seconds)
-        if not self.fleet.serving(call.model):
-            self._waiting.strand(call.model, now + self.limits.no_worker_grace_seconds)
-        else:
-            self._unsettled[call.model] = None
+        self._workforce.want(call.model, now)
 
     def _vacate(self, call: Call) -> Worker | None:
         """Take a placed call off its worker, which is returned if it is known."""

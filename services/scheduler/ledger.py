@@ -5,7 +5,7 @@ soon, while it is idle. What several contexts have in common counts once: the ol
 only for what lies beyond. Whom a context shares with is found by marks, the hash of every `_STRIDE_TOKENS`th token's
 block: hashes are chained, so equal marks mean equal prefixes, and comparing two prompts is a bisection. It is found
 anew with each of its calls, and compared only with the oldest context of the family (those that begin alike) and the
-oldest of its own program; so what is counted is at least what the cache needs, and a little more when families branch.
+oldest of its own program: where families branch, what the branches share counts more than once.
 """
 
 from __future__ import annotations

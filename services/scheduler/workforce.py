@@ -67,6 +67,13 @@ class Workforce:
         for model in self._waiting.queue.shelves():
             self._look_again(model, now)
 
+    def want(self, model: str, now: float) -> None:
+        """A call of the model was queued."""
+        if self._fleet.serving(model):
+            self._unsettled[model] = None
+        else:
+            self._waiting.strand(model, now + self._limits.no_worker_grace_seconds)
+
     def _look_again(self, model: str, now: float) -> None:
         """What was too long may be short enough now, or certainly too long."""
         self._waiting.unshelve(model)

@@ -13,8 +13,8 @@ it to newcomers, and its program waits in the lobby when it comes back, before t
 the engine C / v is small, and room goes to who uses it now.
 
 Contexts grow: beyond `ceiling` the longest idle ones are sent off, because the engine's own eviction, least recently
-used first, has taken them or will. (Sending off the newest programs instead, which would pause fewer, leaves the ledger
-believing in contexts that the engine has dropped: 1.1 to 1.2 times the mean completion time.)
+used first, has taken them or will. (Sending off the newest programs instead has the ledger believe in contexts that
+the engine has dropped: about 1.1 times the mean completion time.)
 """
 
 from services.scheduler.admission import Admission
