@@ -190,15 +190,19 @@ async def test_a_pool_that_names_wrong_places_does_no_harm(host: Host, misplaced
 
 
 async def test_a_pool_that_stands_still_costs_one_bounded_wait(host: Host) -> None:
-    texts = [prompt(seed, 400) for seed in (53, 54)]
+    """Of calls that follow at once only those pay that come when the pause after a failure is over."""
+    texts = [prompt(seed, 400) for seed in (53, 54, 63, 64)]
+    began = time.monotonic()
     rights = [await host.reference(text) for text in texts]
+    computing_seconds = time.monotonic() - began  # of all four: what this machine is worth just now
     host.pool.may_answer.clear()
-    began = time.monotonic()
-    assert list((await ask(host.one, texts[0])).token_ids) == rights[0]
-    assert time.monotonic() - began < ACQUIRE_SECONDS + 2 * CONTROL_SECONDS
-    began = time.monotonic()
-    assert list((await ask(host.one, texts[1])).token_ids) == rights[1]
-    assert time.monotonic() - began < CONTROL_SECONDS
+    took: list[float] = []
+    for text, right in zip(texts, rights, strict=True):
+        began = time.monotonic()
+        assert list((await ask(host.one, text)).token_ids) == right
+        took.append(time.monotonic() - began)
+    assert max(took) < ACQUIRE_SECONDS + 2 * CONTROL_SECONDS + computing_seconds
+    assert min(took[1:]) < CONTROL_SECONDS + computing_seconds
     host.pool.may_answer.set()
     await back(host, host.one)
 
@@ -208,8 +212,9 @@ async def test_calls_go_on_without_the_pool_and_it_is_used_again_when_it_is_back
     text = prompt(55, 500)
     began = time.monotonic()
     right = await host.reference(text)
+    computing_seconds = time.monotonic() - began
     assert list((await ask(host.one, text)).token_ids) == right
-    assert time.monotonic() - began < CONTROL_SECONDS
+    assert time.monotonic() - began < CONTROL_SECONDS + 3 * computing_seconds
     host.pool.forget()
     await host.door.open()
     await back(host, host.one)
