@@ -22,10 +22,9 @@ from services.common.config import RegistrySection
 from services.common.registry import Member, Registry
 from services.common.registry.embedded import serve_embedded
 from services.worker.kv.client import CONTROL_SECONDS, PAUSE_SECONDS
-from services.worker.vllm_engine.environment import on_cpu
 from tests.worker.fake_pool import Door, FakePool, make_pool, serving
 from tests.worker.reading import news
-from tests.worker.vllm_worker import Client, children
+from tests.worker.vllm_worker import Client, children, needs_vllm_cpu
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -54,10 +53,7 @@ class Host:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Host]:
-    if not on_cpu():
-        if os.environ.get("CI") == "true":
-            pytest.fail("vllm-cpu is not installed")
-        pytest.skip("vllm-cpu is not installed")
+    needs_vllm_cpu()
     directory = tmp_path_factory.mktemp("pool")
     pool = make_pool(directory, 2000 * BLOCK_BYTES)
     async with AsyncExitStack() as stack:
@@ -190,19 +186,16 @@ async def test_a_pool_that_names_wrong_places_does_no_harm(host: Host, misplaced
 
 
 async def test_a_pool_that_stands_still_costs_one_bounded_wait(host: Host) -> None:
-    """Of calls that follow at once only those pay that come when the pause after a failure is over."""
-    texts = [prompt(seed, 400) for seed in (53, 54, 63, 64)]
-    began = time.monotonic()
+    texts = [prompt(seed, 400) for seed in (53, 54)]
     rights = [await host.reference(text) for text in texts]
-    computing_seconds = time.monotonic() - began  # of all four: what this machine is worth just now
+    await back(host, host.one)  # where it had left a slow pool alone, the second call would find it again, and wait
     host.pool.may_answer.clear()
-    took: list[float] = []
-    for text, right in zip(texts, rights, strict=True):
-        began = time.monotonic()
-        assert list((await ask(host.one, text)).token_ids) == right
-        took.append(time.monotonic() - began)
-    assert max(took) < ACQUIRE_SECONDS + 2 * CONTROL_SECONDS + computing_seconds
-    assert min(took[1:]) < CONTROL_SECONDS + computing_seconds
+    began = time.monotonic()
+    assert list((await ask(host.one, texts[0])).token_ids) == rights[0]
+    assert time.monotonic() - began < ACQUIRE_SECONDS + 2 * CONTROL_SECONDS
+    began = time.monotonic()
+    assert list((await ask(host.one, texts[1])).token_ids) == rights[1]
+    assert time.monotonic() - began < CONTROL_SECONDS
     host.pool.may_answer.set()
     await back(host, host.one)
 
@@ -212,9 +205,8 @@ async def test_calls_go_on_without_the_pool_and_it_is_used_again_when_it_is_back
     text = prompt(55, 500)
     began = time.monotonic()
     right = await host.reference(text)
-    computing_seconds = time.monotonic() - began
     assert list((await ask(host.one, text)).token_ids) == right
-    assert time.monotonic() - began < CONTROL_SECONDS + 3 * computing_seconds
+    assert time.monotonic() - began < CONTROL_SECONDS
     host.pool.forget()
     await host.door.open()
     await back(host, host.one)

@@ -20,9 +20,8 @@ from legato.v1 import call_pb2, worker_pb2
 from services.common import rpc
 from services.common.block_hash import block_hashes
 from services.common.errors import Reason
-from services.worker.vllm_engine.environment import on_cpu
 from tests.worker.reading import news, outputs, to_the_end
-from tests.worker.vllm_worker import Client, Worker, client, first, vllm_worker
+from tests.worker.vllm_worker import Client, Worker, client, first, needs_vllm_cpu, vllm_worker
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -42,10 +41,7 @@ TOOLS = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(model_path: Path) -> AsyncGenerator[Worker]:
-    if not on_cpu():
-        if os.environ.get("CI") == "true":
-            pytest.fail("vllm-cpu is not installed")
-        pytest.skip("vllm-cpu is not installed")
+    needs_vllm_cpu()
     async with vllm_worker(model_path) as running:
         yield running
 

@@ -1,7 +1,6 @@
 """Preemption in the vLLM engine: calls overtake each other and nobody's output changes for it."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ import pytest
 import pytest_asyncio
 
 from legato.v1 import call_pb2, worker_pb2
-from services.worker.vllm_engine.environment import on_cpu
 from tests.worker.reading import news, outputs
-from tests.worker.vllm_worker import Client, client, vllm_worker
+from tests.worker.vllm_worker import Client, client, needs_vllm_cpu, vllm_worker
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -23,10 +21,7 @@ SLOTS = 2
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(model_path: Path) -> AsyncGenerator[Client]:
-    if not on_cpu():
-        if os.environ.get("CI") == "true":
-            pytest.fail("vllm-cpu is not installed")
-        pytest.skip("vllm-cpu is not installed")
+    needs_vllm_cpu()
     settings = {"preemption": True, "preemption_min_tokens": 16, "quanta": [QUANTUM], "max_num_seqs": SLOTS}
     async with vllm_worker(model_path, **settings) as worker, client(worker) as made:
         yield made

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from legato.v1 import worker_pb2, worker_pb2_grpc
 from services.common import config, registry, rpc
 from services.common.config import RegistrySection
 from services.common.registry import Member, Registry
 from services.common.registry.embedded import serve_embedded
 from services.worker.streams import merge
+from services.worker.vllm_engine.environment import on_cpu
 from tests.worker.reading import outputs
 
 
@@ -98,3 +102,9 @@ async def vllm_worker(model_path: Path, **settings: Any) -> AsyncGenerator[Worke
 async def client(worker: Worker) -> AsyncGenerator[Client]:
     async with rpc.channel(worker.member.address) as channel:
         yield Client(worker_pb2_grpc.WorkerServiceStub(channel))
+
+
+def needs_vllm_cpu() -> None:
+    """Skip, or fail in CI, where vLLM's CPU build is not installed."""
+    if not on_cpu():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("vllm-cpu is not installed")
