@@ -7,7 +7,7 @@ with it every other time. Real services and registry in one event loop, so that 
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import aiohttp
 from services.common.registry.client import Client
 from services.common.registry.connection import Connection
 from services.common.registry.embedded import serve_embedded
+from services.common.registry.watch import watch
 from services.gateway import service as gateway
 from services.local.config import Settings
 from services.scheduler import service as scheduler
@@ -82,17 +83,18 @@ async def complete(http: aiohttp.ClientSession, lane: int, turn: int) -> int:
 
 async def strike(stack: Stack, *, workers_too: bool) -> str:
     """Take the lead away, and see it taken again. The key that was deleted."""
-    (entry,) = (await stack.registry.list(f"{stack.root}/leaders/")).entries
+    leaders = f"{stack.root}/leaders/"
+    listed = await stack.registry.list(leaders)
+    (entry,) = listed.entries
     members = (await stack.registry.list(f"{stack.root}/members/worker/")).entries if workers_too else ()
     await stack.registry.delete(entry.key)
     for member in members:
         await stack.registry.delete(member.key)
-    async with asyncio.timeout(30):
-        while True:
-            entries = (await stack.registry.list(f"{stack.root}/leaders/")).entries
-            if entries and entries[0].key != entry.key:
+    changes = watch(stack.registry.connection, leaders, after=listed.revision, silence_seconds=30, prefix=True)
+    async with asyncio.timeout(30), aclosing(changes):
+        async for batch in changes:
+            if any(change.value is not None and change.key != entry.key for change in batch.changes):
                 break
-            await asyncio.sleep(0.01)  # the registry is only to be asked
         await stack.leader.leading.wait()
     return entry.key
 
