@@ -14,6 +14,8 @@ from services.scheduler.records import Call
 class Policy(Ordering):
     """See levels.py."""
 
+    name = "atlas"
+
     def __init__(
         self,
         num_queues: float = 8,
@@ -21,13 +23,17 @@ class Policy(Ordering):
         growth: float = 2.0,
         starvation_ratio: float = 4.0,
     ) -> None:
-        self._levels = Levels("atlas", num_queues, first_bound_seconds, growth, starvation_ratio)
+        self._levels = Levels(self.name, num_queues, first_bound_seconds, growth, starvation_ratio)
 
     def rank(self, call: Call) -> tuple[float, ...]:
         return (self.level(call), call.arrived)
 
     def level(self, call: Call) -> int:
-        return 0 if call.promoted else self._levels.of(call.inherited_seconds)
+        return 0 if call.promoted else self._levels.of(self.served(call))
 
     def promotes_at(self, call: Call) -> float:
-        return self._levels.promotes_at(call, call.inherited_seconds)
+        return self._levels.promotes_at(call, self.served(call))
+
+    def served(self, call: Call) -> float:
+        """Engine seconds that its program counts as having had."""
+        return call.inherited_seconds
