@@ -147,7 +147,7 @@ class Dispatch:
 
     def _free(self, call: Call, ways: Sequence[Way], best: Way, now: float) -> Way | None:
         """The best way if there is room, else another one that the call may take rather than wait."""
-        if best.outlook.fits(call, _blocks(call, best)):
+        if best.outlook.fits(call, _needs(call, best)):
             return best
         other, cost = best.outlook, best.cost
         takers = [way for way in ways if way.hand_off <= best.hand_off and self._may_take(call, way, other, cost, now)]
@@ -162,7 +162,7 @@ class Dispatch:
             if not outlook.fits(call, hold.kv_blocks):
                 return
             _, ways = self._judge(call, roster, now)
-            free = [way for way in ways if way.outlook.fits(call, _blocks(call, way))]
+            free = [way for way in ways if way.outlook.fits(call, _needs(call, way))]
             if not free:  # what is expected of it or where it may go has changed
                 outlook.drop(call)
                 self._queue.look_again([call])
@@ -189,7 +189,7 @@ class Dispatch:
             self.num_judged += bool(moves)
             moved = False
             for _, _, call, way in sorted(moves):
-                if outlook.takes(_blocks(call, way)):
+                if outlook.takes(_needs(call, way)):
                     moved = True
                     yield self._assignment(call, way)
             if not moved:
@@ -259,7 +259,7 @@ class Dispatch:
         outlook = way.outlook
         return (
             way.cost < inf
-            and outlook.takes(_blocks(call, way))
+            and outlook.takes(_needs(call, way))
             and not outlook.worker.avoided_by(call)
             and self._facts.policy.moves(call, way, other, cost, now)
         )
@@ -277,17 +277,17 @@ class Dispatch:
         outlook = way.outlook
         outlook.empty_since = inf
         self._facts.policy.placed(call, outlook)
-        blocks = _blocks(call, way)
+        blocks = outlook.worker.blocks_for(call, way.output_tokens)
         return Assignment(call, outlook.worker, blocks, way.supply, way.seconds, way.prefill_seconds, way.hand_off)
 
     def _hold(self, call: Call, way: Way, found: Found, now: float) -> None:
         outlook = way.outlook
         uncached_tokens = max(0, call.prompt_tokens - way.supply.blocks * outlook.block_size)
-        hold = Hold(outlook, _blocks(call, way), uncached_tokens, way.cost, now, way.hand_off, found)
+        hold = Hold(outlook, _needs(call, way), uncached_tokens, way.cost, now, way.hand_off, found)
         call.hold = hold
         outlook.hold(call)
         self._holds.setdefault(call.model, deque()).append((call, hold))
 
 
-def _blocks(call: Call, way: Way) -> int:
-    return way.outlook.blocks_for(call, way.output_tokens)
+def _needs(call: Call, way: Way) -> int:
+    return way.outlook.needs(call, way.output_tokens)

@@ -6,6 +6,9 @@ from collections import Counter
 from math import isclose
 from typing import TYPE_CHECKING
 
+from services.scheduler.prefixes import depth
+from services.scheduler.records import Call, Worker
+
 if TYPE_CHECKING:
     from services.scheduler.core import Core
 
@@ -43,12 +46,20 @@ def _check_workers(core: Core) -> None:
         chosen = [call for call in calls if not call.restored]
         seats = worker.description.max_num_seqs + core.limits.lookahead_calls
         assert len(chosen) <= seats, f"{worker.worker_id} has too many calls"
-        blocks = sum(call.kv_blocks for call in chosen)
-        assert blocks <= worker.description.num_blocks or len(chosen) == 1, f"{worker.worker_id} has too much KV"
-        assert worker.kv_blocks == sum(call.kv_blocks for call in calls), "KV blocks do not add up"
+        assert _blocks(worker, chosen) <= worker.description.num_blocks or len(chosen) == 1, (
+            f"{worker.worker_id} has too much KV"
+        )
+        assert worker.kv_blocks == _blocks(worker, calls), "KV blocks do not add up"
         assert worker.uncached_tokens == sum(call.uncached_tokens for call in calls), "prefill backlog does not add up"
         assert worker.ends == sorted(call.expected_end for call in calls), "expected ends do not match the calls"
         assert all(call.worker_id == worker.worker_id for call in calls), "a call sits on another worker than it says"
+
+
+def _blocks(worker: Worker, calls: list[Call]) -> int:
+    """What they need, blocks that several have counted once."""
+    marks = {(i, mark) for call in calls for i, mark in enumerate(worker.marks(call))}
+    prompts = sum(depth(i + 1) - depth(i) for i, _ in marks)
+    return prompts + sum(call.kv_blocks - depth(len(worker.marks(call))) for call in calls)
 
 
 def _check_programs(core: Core) -> None:
@@ -107,6 +118,6 @@ def _check_residents(core: Core) -> None:
         assert ledger.idle_blocks == sum(context.own_blocks for context in resting), "idle blocks do not add up"
         weighed = sum(context.own_blocks * context.weight for context in resting)
         assert isclose(ledger.weighed_blocks, weighed, abs_tol=1e-6), "weighed blocks do not add up"
-        assert Counter(context for each in ledger.families.values() for context in each) <= Counter(row), (
-            "a ghost shares"
-        )
+        beyond = sum(context.blocks - depth(len(context.marks)) for context in row)
+        paid = sum(context.own_blocks for context in row)
+        assert paid == ledger.prefixes.blocks + beyond, "what contexts share does not add up"

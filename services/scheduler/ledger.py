@@ -1,29 +1,22 @@
 """Ledger: whose contexts live in one worker's KV, and what they count for.
 
 A context counts in full while a call of it runs or is about to, and by its weight, the chance that it is wanted again
-soon, while it is idle. What several contexts have in common counts once: the oldest of them pays for it, the others
-only for what lies beyond. Whom a context shares with is found by marks, the hash of every `_STRIDE_TOKENS`th token's
-block: hashes are chained, so equal marks mean equal prefixes, and comparing two prompts is a bisection. It is found
-anew with each of its calls, and compared only with the oldest context of the family (those that begin alike) and the
-oldest of its own program: where families branch, what the branches share counts more than once.
+soon, while it is idle. What several contexts have in common counts once: the one that has it longest pays for it, the
+others only for what lies beyond (prefixes.py).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import ne
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from services.common.agenda import Agenda
 from services.common.laws import NEVER, Law
+from services.scheduler.prefixes import Marks, Prefixes, depth
 
 if TYPE_CHECKING:
     from services.scheduler.records import Call, Program, Worker
 
-_STRIDE_TOKENS = 512
-"""Between marks: what is shared is known to this."""
 _LATEST = 0.1
 """Weight of the newest in a mean."""
 Thread = tuple[str, str]
@@ -41,8 +34,9 @@ class Context:
     """The one that runs or is about to; None: it is idle."""
     blocks: int = 0
     shared: int = 0
-    """Leading blocks that an older context pays for."""
-    marks: Sequence[int] = ()
+    """Of its prompt's blocks, those that others pay for."""
+    marks: Marks = ()
+    """Of its prompt."""
     kept_tokens: int = 0
     """When it was idle last."""
     ran: bool = False
@@ -61,7 +55,6 @@ class Context:
 
 Row = dict[Context, None]
 """Contexts, oldest first."""
-_K = TypeVar("_K")
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +86,7 @@ class Ledger:
     adjusted_at: float = 0.0
     """When the policy was last asked to set it."""
     programs: dict[str, Row] = field(default_factory=dict[str, Row])
-    families: dict[int, Row] = field(default_factory=dict[int, Row])
+    prefixes: Prefixes[Context] = field(default_factory=Prefixes[Context])
     pausable: Agenda[Context] = field(default_factory=Agenda[Context])
     """Idle contexts, in the order in which the policy would send them off."""
 
@@ -122,47 +115,35 @@ class Ledger:
         """That so many tokens need here."""
         return -(-int(tokens) // self.block_size)
 
-    def marks(self, block_hashes: Sequence[int]) -> Sequence[int]:
-        """Of a prompt."""
-        stride = self._stride
-        return tuple(block_hashes[stride - 1 :: stride])
-
-    def shared_blocks(self, program: Program, marks: Sequence[int]) -> int:
-        """Blocks of a prompt that some context here pays for already."""
-        rows = (self.families.get(marks[0]) if marks else None, self.programs.get(program.program_id))
-        return max((self._common(marks, next(iter(row)).marks) for row in rows if row), default=0)
-
     def enter(self, context: Context) -> None:
         """A context comes to live here."""
         context.ledger = self
         self.programs.setdefault(context.program.program_id, {})[context] = None
-        if context.marks:
-            self.families.setdefault(context.marks[0], {})[context] = None
-        context.shared = self._shared(context)
+        context.blocks = max(context.blocks, depth(len(context.marks)))
+        context.shared = self.prefixes.enter(context, context.marks)
         self._count(context, 1)
 
     def leave(self, context: Context) -> None:
-        """It is gone from here; those that shared with it pay for themselves, where they are the oldest now."""
+        """It is gone from here; those that shared with it pay for themselves."""
         self._count(context, -1)
-        heirs = [self._strike(self.programs, context.program.program_id, context)]
-        if context.marks:
-            heirs.append(self._strike(self.families, context.marks[0], context))
-        for heir in heirs:
-            if heir is not None:
-                self._count(heir, -1)
-                heir.shared = self._shared(heir)
-                self._count(heir, 1)
+        row = self.programs[context.program.program_id]
+        del row[context]
+        if not row:
+            del self.programs[context.program.program_id]
+        for heir, blocks in self.prefixes.leave(context, context.marks):
+            self._count(heir, -1)
+            heir.shared -= blocks
+            self._count(heir, 1)
 
-    def resize(self, context: Context, blocks: int, marks: Sequence[int]) -> None:
+    def resize(self, context: Context, blocks: int, marks: Marks) -> None:
         """The context grew, or is another than before."""
-        if context.marks[:1] != marks[:1]:
+        if context.marks != marks:
             self.leave(context)
             context.blocks, context.marks = blocks, marks
             self.enter(context)
             return
         self._count(context, -1)
-        context.blocks, context.marks = blocks, marks
-        context.shared = self._shared(context)
+        context.blocks = max(blocks, depth(len(marks)))
         self._count(context, 1)
 
     def returned(self, context: Context, cached_tokens: int) -> None:
@@ -189,29 +170,3 @@ class Ledger:
         self.num_weighed += sign * context.weight
         if not self.num_idle:
             self.weighed_blocks = self.num_weighed = 0.0  # whatever rounding left
-
-    def _shared(self, context: Context) -> int:
-        """With the oldest of its family and of its program, where it is not the oldest itself."""
-        family = self.families[context.marks[0]] if context.marks else {}
-        oldest = (next(iter(family), context), next(iter(self.programs[context.program.program_id])))
-        shared = max(self._common(context.marks, other.marks) if other is not context else 0 for other in oldest)
-        return min(shared, context.blocks)
-
-    def _common(self, marks: Sequence[int], others: Sequence[int]) -> int:
-        shorter = range(min(len(marks), len(others)))
-        return self._stride * bisect_left(shorter, True, key=lambda i: ne(marks[i], others[i]))
-
-    @property
-    def _stride(self) -> int:
-        return max(1, _STRIDE_TOKENS // self.block_size)
-
-    @staticmethod
-    def _strike(rows: dict[_K, Row], key: _K, context: Context) -> Context | None:
-        """Out of its row; the oldest now, if it was the oldest."""
-        row = rows[key]
-        oldest = next(iter(row))
-        del row[context]
-        if not row:
-            del rows[key]
-            return None
-        return next(iter(row)) if oldest is context else None

@@ -153,9 +153,9 @@ class Outlook:
         self.token_seconds = 1.0 / (load.prefill_tokens_per_second or limits.assumed_prefill_tokens_per_second)
         self._pools_version = -1
 
-    def blocks_for(self, call: Call, output_tokens: float) -> int:
-        """KV blocks that the call will need here at its end."""
-        return -(-(call.prompt_tokens + int(output_tokens)) // self.block_size)
+    def needs(self, call: Call, output_tokens: float) -> int:
+        """KV blocks that the call will hold here beside what it shares with calls placed here."""
+        return self.worker.blocks_for(call, output_tokens) - self.worker.shared_blocks(call)
 
     def prediction(self, call: Call, supplied_blocks: int, output_tokens: float, now: float) -> Prediction:
         """For a call that need not compute so many blocks and generates so many tokens here."""
@@ -166,7 +166,7 @@ class Outlook:
             claimed, blocks, tokens = self._claims(call)
         ahead = tokens * self.token_seconds
         over = claimed - self.max_num_seqs + 1
-        missing = blocks + self.blocks_for(call, output_tokens) - self.num_blocks
+        missing = blocks + self.needs(call, output_tokens) - self.num_blocks
         if over > 0 or missing > 0 or not self.open:
             wait = self._wait_seconds(over, now)
             if missing > 0 and claimed:
@@ -180,7 +180,7 @@ class Outlook:
 
     def overflow_seconds(self, call: Call, output_tokens: float, now: float) -> float:
         """To compute anew what the call would drive out of the KV here."""
-        blocks = self.blocks_for(call, output_tokens)
+        blocks = self.worker.blocks_for(call, output_tokens)
         overflow = self._overflow(self.worker_id, call.program.program_id, blocks, now)
         return overflow * self.block_size * self.token_seconds
 

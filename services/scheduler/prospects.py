@@ -118,9 +118,13 @@ class Prospects:
         prefillers = [outlook for outlook in outlooks if outlook.role is Role.PREFILL and outlook.block_seconds]
         return decoders, _able(call, prefillers)
 
-    def _match(self, outlooks: Iterable[Outlook]) -> None:
+    def _match(self, outlooks: Sequence[Outlook]) -> None:
         worker_ids = [outlook.worker_id for outlook in outlooks]
         self._matches.update(self._facts.index.match(self._call.block_hashes, worker_ids))
+        for outlook in outlooks:  # what is about to be there will be by the time that this call is
+            shared_blocks = outlook.worker.shared_blocks(self._call)
+            if shared_blocks > self._matches.get(outlook.worker_id, 0):
+                self._matches[outlook.worker_id] = shared_blocks
 
     def _whole(self, outlook: Outlook) -> Way:
         call, facts = self._call, self._facts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from services.scheduler.events import CallKey, CallSubmitted, LoadReported, TokenUsage, WorkerJoined
 from services.scheduler.forecast import ServiceClass
 from services.scheduler.pool_events import NO_PLAN
+from services.scheduler.prefixes import Marks, Prefixes, depth, marks_of
 from services.scheduler.tenants import Tenant
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from services.scheduler.outlook import Outlook
     from services.scheduler.prospects import Found
 
+_MEAN_OUTPUT = 0.5
+"""Of its output a running call has so much, in the mean."""
 _MOVED_AFTER = 8
 """Placements beside other pools, after which a program is taken to have left a pool for good."""
 
@@ -117,6 +120,7 @@ class Hold:
     outlook: Outlook
     """The worker's; the call is in its line."""
     kv_blocks: int
+    """That it will need there, beside what it shares with calls placed there."""
     uncached_tokens: int
     """Of the prompt: neither cached there, nor brought."""
     cost: float
@@ -154,6 +158,7 @@ class Call:
         "kv_blocks",
         "level",
         "link",
+        "marks",
         "max_tokens",
         "model",
         "order",
@@ -191,6 +196,7 @@ class Call:
         """Generated tokens of lost attempts included."""
         self.max_tokens = event.max_tokens
         self.block_hashes = event.block_hashes
+        self.marks = marks_of(event.block_hashes)
         self.priority = event.priority
         self.arrived = now
         self.inherited_seconds = program.attained_seconds
@@ -266,8 +272,10 @@ class Worker:
     description: WorkerJoined
     load: LoadReported
     placed: dict[CallKey, Call] = field(default_factory=dict[CallKey, Call])
-    kv_blocks: int = 0
-    """Predicted blocks of the placed calls."""
+    prefixes: Prefixes[Call] = field(default_factory=Prefixes["Call"])
+    """Of the placed calls' prompts."""
+    own_blocks: int = 0
+    """Predicted blocks of the placed calls beyond those."""
     uncached_tokens: int = 0
     """Prompt tokens of placed calls that wait for their prefill."""
     ends: list[float] = field(default_factory=list[float])
@@ -289,6 +297,11 @@ class Worker:
         """Calls that it has."""
         return len(self.placed) + self.unclaimed
 
+    @property
+    def kv_blocks(self) -> int:
+        """Predicted different blocks of the placed calls."""
+        return self.own_blocks + self.prefixes.blocks
+
     def touch(self) -> None:
         """What it has ahead of it changed."""
         if not self.changed:
@@ -296,8 +309,16 @@ class Worker:
             self.changes.append(self)
 
     def blocks_for(self, call: Call, output_tokens: float) -> int:
-        """KV blocks that the call will need here at its end."""
-        return -(-(call.prompt_tokens + int(output_tokens)) // self.description.block_size)
+        """KV blocks that the call will hold here, in the mean over its decode: calls do not end all at once."""
+        return -(-(call.prompt_tokens + int(_MEAN_OUTPUT * output_tokens)) // self.description.block_size)
+
+    def marks(self, call: Call) -> Marks:
+        """Of the call's prompt; none where its blocks are others than here."""
+        return call.marks if len(call.block_hashes) * self.description.block_size <= call.prompt_tokens else ()
+
+    def shared_blocks(self, call: Call) -> int:
+        """Leading blocks of its prompt that placed calls have, or are about to compute."""
+        return self.prefixes.common(self.marks(call))
 
     def open(self, lookahead_calls: int) -> bool:
         """May it take one more call, KV aside?"""
@@ -332,7 +353,9 @@ class Worker:
     def place(self, call: Call) -> None:
         """Enter a call whose expectations are set."""
         self.placed[call.key] = call
-        self.kv_blocks += call.kv_blocks
+        marks = self.marks(call)
+        self.own_blocks += call.kv_blocks - depth(len(marks))
+        self.prefixes.enter(call, marks)
         self.uncached_tokens += call.uncached_tokens
         insort(self.ends, call.expected_end)
         self.touch()
@@ -349,7 +372,9 @@ class Worker:
     def release(self, call: Call) -> None:
         """Take a call off the ledger."""
         del self.placed[call.key]
-        self.kv_blocks -= call.kv_blocks
+        marks = self.marks(call)
+        self.own_blocks -= call.kv_blocks - depth(len(marks))
+        self.prefixes.leave(call, marks)
         self.uncached_tokens -= call.uncached_tokens
         del self.ends[bisect_left(self.ends, call.expected_end)]
         self.touch()

@@ -197,14 +197,14 @@ class Residents:
             return True
         if room <= 0:
             return False
-        blocks -= min(blocks, ledger.shared_blocks(call.program, ledger.marks(call.block_hashes)))
+        blocks -= min(blocks, ledger.prefixes.common(ledger.worker.marks(call)))
         return self.policy.need(call, blocks) <= room
 
     def _measure(self, call: Call, tokens: float, now: float) -> None:
         context = call.context
         assert context is not None
         ledger = context.ledger
-        ledger.resize(context, ledger.blocks_for(tokens), ledger.marks(call.block_hashes))
+        ledger.resize(context, ledger.blocks_for(tokens), ledger.worker.marks(call))
         self._rooms.touch(ledger, now)
 
     def _enter(self, context: Context) -> None:

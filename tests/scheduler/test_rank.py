@@ -166,5 +166,5 @@ def test_a_time_to_live_is_worth_most(samples: list[float], gain: float) -> None
     best = max((law.cdf(tau) * gain - tau for tau in (0.0, *samples)), default=0.0)
     ttl = time_to_live(law, gain)
     worth = law.cdf(ttl) * gain - ttl if ttl else 0.0
-    skipped = -(-len(samples) // 24) - 1  # between two samples that an empirical law names, of which there are two dozen
+    skipped = -(-len(samples) // 24) - 1  # between two of the two dozen samples that an empirical law names
     assert worth >= best - gain * skipped / len(samples) - 1e-9

@@ -34,7 +34,7 @@ class Admission(Protocol):
     def need(self, call: Call, blocks: int) -> float:
         """What a call that would be its program's first at a worker needs there, in the same unit; `blocks`: of KV,
         without what it shares."""
-        ...
+        return blocks
 
     def reserves(self, call: Call) -> float:
         """Tokens for which a call counts until it ends."""

@@ -11,7 +11,7 @@ quadratic term), eta is a setting (theirs is minus the correlation of turns done
 
 from services.scheduler.admission import Admission
 from services.scheduler.ledger import Context, Ledger
-from services.scheduler.records import Call
+from services.scheduler.rank import time_to_live
 
 
 class Policy(Admission):
@@ -29,9 +29,6 @@ class Policy(Admission):
     def room(self, ledger: Ledger) -> float:
         return self._share * ledger.num_blocks - ledger.taken_blocks
 
-    def need(self, call: Call, blocks: int) -> float:
-        return blocks
-
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
         due = context.idle_since + self._ttl(context)
         return (1.0, due) if now < due - 1e-9 else None
@@ -43,11 +40,7 @@ class Policy(Admission):
         return -context.program.started
 
     def _ttl(self, context: Context) -> float:
-        ledger, law = context.ledger, context.returns
+        ledger = context.ledger
         prefill_seconds = ledger.refill_seconds * context.blocks / max(1, ledger.num_blocks)
         gain = self._eta * ledger.delay_seconds + prefill_seconds
-        ttl, most = 0.0, 0.0
-        for tau in law.horizons():
-            if tau < gain and (worth := law.cdf(tau) * gain - tau) > most:
-                ttl, most = tau, worth
-        return ttl
+        return time_to_live(context.returns, gain)

@@ -24,9 +24,6 @@ class Policy(Admission):
     def room(self, ledger: Ledger) -> float:
         return ledger.num_blocks - ledger.taken_blocks
 
-    def need(self, call: Call, blocks: int) -> float:
-        return blocks
-
     def reserves(self, call: Call) -> float:
         longest = call.max_tokens - call.generated_tokens if call.max_tokens else float("inf")
         predicted = call.expected_output * (1.0 + self._margin)

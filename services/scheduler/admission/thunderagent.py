@@ -11,7 +11,6 @@ from math import inf
 
 from services.scheduler.admission import Admission
 from services.scheduler.ledger import Context, Ledger
-from services.scheduler.records import Call
 
 _PERIOD_SECONDS = 5.0
 
@@ -31,9 +30,6 @@ class Policy(Admission):
 
     def room(self, ledger: Ledger) -> float:
         return self._least * ledger.num_blocks - ledger.taken_blocks
-
-    def need(self, call: Call, blocks: int) -> float:
-        return blocks
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
         if not self._decays:

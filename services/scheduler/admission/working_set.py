@@ -20,7 +20,6 @@ the engine has dropped: about 1.1 times the mean completion time.)
 from services.scheduler.admission import Admission
 from services.scheduler.ledger import Context, Ledger
 from services.scheduler.rank import gittins
-from services.scheduler.records import Call
 
 _FIRST_LOOK_SECONDS = 0.5
 _GROWTH = 1.3
@@ -44,9 +43,6 @@ class Policy(Admission):
 
     def room(self, ledger: Ledger) -> float:
         return self._share * ledger.num_blocks - ledger.taken_blocks
-
-    def need(self, call: Call, blocks: int) -> float:
-        return blocks
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
         elapsed = now - context.idle_since
