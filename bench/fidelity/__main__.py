@@ -24,6 +24,7 @@ from bench.fidelity.real import Machine
 from bench.fidelity.workload import exact, programs
 from bench.measure import failures
 from services.local.spawn import NotReady
+from services.worker import tiny_model
 from services.worker.config import WorkerSection
 from sim import trace
 from sim.trace import Program
@@ -32,7 +33,9 @@ from sim.trace import Program
 def main() -> None:
     arguments = _arguments()
     console = Console()
+    tiny_model.make(arguments.model, arguments.intermediate)
     worker = WorkerSection(
+        model_path=str(arguments.model),
         engine=arguments.engine,
         count=2,
         max_model_len=4000,
@@ -88,10 +91,12 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.fidelity", description="The simulator beside the real stack")
     parser.add_argument("--programs", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=3.0, help="programs that arrive per second")
+    parser.add_argument("--rate", type=float, default=1.2, help="programs that arrive per second")
     parser.add_argument("--runs", type=int, default=3, help="real runs, whose difference is what chance does")
     parser.add_argument("--policy", default="legato")
     parser.add_argument("--engine", choices=("vllm", "simulated"), default="vllm", help="of the real stack")
+    parser.add_argument("--model", type=Path, default=Path("build/fidelity/model"))
+    parser.add_argument("--intermediate", type=int, default=4096, help="width of its MLP, which makes steps longer")
     parser.add_argument("--kv-mib", type=int, default=8, help="KV memory of each engine")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--logs", type=Path, default=Path("build/fidelity"))

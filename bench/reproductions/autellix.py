@@ -25,8 +25,7 @@ SETTING = (
 DIFFERENCE = (
     "Calls are not preempted once they run: ours decide at the boundaries of calls, Autellix inside the engine too. "
     "The paper's queue bounds, quanta and the size of batches are not published; with batches of 256 fewer calls wait"
-    " and orders differ less (plas 0.95 of fcfs), and with turns that have no long tail attained service says little."
-    " Half the load is light for this engine, so fcfs is faster there."
+    " and orders differ less, and with turns that have no long tail attained service says little."
 )
 POLICIES = ("fcfs", "mlfq", "plas", "srpt")
 _PUBLISHED = {"fcfs": 0.070, "mlfq": 0.050, "plas": 0.043, "srpt": 0.032}

@@ -24,7 +24,8 @@ SETTING = (
 )
 DIFFERENCE = (
     "The published figures are those of a prototype with one or two seeds and other programs, of which turns and "
-    "contexts of the idle regimes are not published; they give directions."
+    "contexts of the idle regimes are not published: contexts and the cap were chosen here, after a first try in which"
+    " other figures came out; they give directions."
 )
 _SETUP = Setup("llama3-8b@a100-tp1", 1, block_size=512)
 

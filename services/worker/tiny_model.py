@@ -55,19 +55,22 @@ function signatures within <tools></tools> XML tags:\\n<tools>' }}
 """
 
 
-def make(directory: Path) -> bool:
-    """Write the model into `directory`. False when it was already there, from this very code."""
+def make(directory: Path, intermediate: int = tiny_weights.INTERMEDIATE) -> bool:
+    """Write the model into `directory`. False when it was already there, from this very code.
+
+    `intermediate`: a wider MLP makes its steps longer, and says the same.
+    """
     stamp = directory / "legato.json"
-    wanted = json.dumps({"made_from": _fingerprint()})
+    wanted = json.dumps({"made_from": _fingerprint(), "intermediate": intermediate})
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return False
     directory.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
     tokenizer = _tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
-    weights = tiny_weights.build(_emitted(tokenizer), _closing(tokenizer), VOCAB_SIZE)
+    weights = tiny_weights.build(_emitted(tokenizer), _closing(tokenizer), VOCAB_SIZE, intermediate)
     tiny_weights.save_bfloat16(directory / "model.safetensors", weights)
-    for name, value in _configs(tokenizer).items():
+    for name, value in _configs(tokenizer, intermediate).items():
         (directory / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     stamp.write_text(wanted, encoding="utf-8")
     return True
@@ -115,7 +118,7 @@ def _closing(tokenizer: Tokenizer) -> list[int]:
     return [token for text, token in sorted(tokenizer.get_vocab().items()) if text[0] in "]}"]
 
 
-def _configs(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+def _configs(tokenizer: Tokenizer, intermediate: int) -> dict[str, dict[str, Any]]:
     end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(SPECIAL[0])
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -132,6 +135,7 @@ def _configs(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         "mlp_bias": False,
         "use_cache": True,
         **tiny_weights.SHAPE,
+        "intermediate_size": intermediate,
     }
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -38,7 +38,6 @@ CLOSING = 2.0
 
 SHAPE: dict[str, Any] = {
     "hidden_size": HIDDEN,
-    "intermediate_size": INTERMEDIATE,
     "num_hidden_layers": len(OFFSETS),
     "num_attention_heads": HEADS,
     "num_key_value_heads": KV_HEADS,
@@ -55,8 +54,10 @@ ONE = 4 * NUM_PHASES
 """Always 1."""
 
 
-def build(emitted: Mapping[int, int], closing: Sequence[int], vocab_size: int) -> dict[str, Array]:
-    """All tensors, by their Hugging Face names.
+def build(
+    emitted: Mapping[int, int], closing: Sequence[int], vocab_size: int, intermediate: int = INTERMEDIATE
+) -> dict[str, Array]:
+    """All tensors, by their Hugging Face names. A wider MLP (`intermediate`, at least what is used) costs time alone.
 
     `emitted`: the tokens that the model says of its own accord, with how many residues each owns at least. The others
     appear only where a grammar leaves nothing better. It likes the `closing` ones, so that JSON ends.
@@ -72,7 +73,7 @@ def build(emitted: Mapping[int, int], closing: Sequence[int], vocab_size: int) -
         "lm_head.weight": _head(emitted, closing, vocab_size, frequencies, random),
     }
     for layer, (offset, nearby) in enumerate(zip(OFFSETS, NEARBY, strict=True)):
-        parts = _attention(offset, nearby, layer % KV_HEADS) | _turn()
+        parts = _attention(offset, nearby, layer % KV_HEADS) | _turn(intermediate)
         tensors |= {f"model.layers.{layer}.{name}": value for name, value in parts.items()}
     return tensors
 
@@ -131,7 +132,7 @@ def _position_pair(offset: int, nearby: float) -> tuple[Array, Array]:
     return (turned + nearby * key).astype(np.float32), key.astype(np.float32)
 
 
-def _turn() -> dict[str, Array]:
+def _turn(intermediate: int) -> dict[str, Array]:
     """MLP: STATE becomes STATE turned by FOUND, FOUND becomes 0."""
     cosines, sines = STATE[:NUM_PHASES], STATE[NUM_PHASES:]
     found_cosines, found_sines = FOUND[:NUM_PHASES], FOUND[NUM_PHASES:]
@@ -142,8 +143,8 @@ def _turn() -> dict[str, Array]:
         (sines, 1, cosines, found_sines),
     ]
     terms += [(dims, -1, dims, np.full(NUM_PHASES, ONE)) for dims in (cosines, sines, found_cosines, found_sines)]
-    gate, up = np.zeros((2, INTERMEDIATE, HIDDEN), np.float32)
-    down = np.zeros((HIDDEN, INTERMEDIATE), np.float32)
+    gate, up = np.zeros((2, intermediate, HIDDEN), np.float32)
+    down = np.zeros((HIDDEN, intermediate), np.float32)
     for i, (target, sign, left, right) in enumerate(terms):
         for side, start in ((1, 2 * i), (-1, 2 * i + 1)):
             units = np.arange(NUM_PHASES) + start * NUM_PHASES
