@@ -18,8 +18,11 @@ from services.worker.simulated.cost import Profile
 
 WORKERS = 2
 STREAM_INTERVAL = 8
+MODEL, INTERMEDIATE = Path("build/real/model"), 4096
+"""The tiny model with an MLP so wide that engines are what is waited for, not the services around them."""
 WORKER = WorkerSection(
     engine="vllm",
+    model_path=str(MODEL),
     count=WORKERS,
     max_model_len=MAX_TOKENS,
     max_num_seqs=8,
@@ -57,7 +60,16 @@ class System:
 
 def shared_settings() -> dict[str, object]:
     """Of a Legato stack with these engines. Without the KV pool, which plain vLLM has no counterpart of."""
-    named = ("engine", "count", "model", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_bytes")
+    named = (
+        "engine",
+        "count",
+        "model",
+        "model_path",
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "kv_cache_bytes",
+    )
     return {
         **{f"worker.{name}": getattr(WORKER, name) for name in named},
         "gateway.http_port": 0,
