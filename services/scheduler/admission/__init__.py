@@ -15,7 +15,12 @@ from services.scheduler.records import Call
 
 
 class Admission(Protocol):
-    """Weighs."""
+    """Weighs. What it does not define: contexts count by their KV, up to parts of a worker's."""
+
+    share: float = 1.0
+    """Of a worker's KV, filled by letting programs in."""
+    ceiling: float = inf
+    """Of it, what contexts may grow to; beyond, idle ones are sent off."""
 
     bounded: bool = True
     """It may keep programs out."""
@@ -29,7 +34,7 @@ class Admission(Protocol):
 
     def room(self, ledger: Ledger) -> float:
         """How much more the worker may take, in a unit of the policy's own."""
-        ...
+        return self.share * ledger.num_blocks - ledger.taken_blocks
 
     def need(self, call: Call, blocks: int) -> float:
         """What a call that would be its program's first at a worker needs there, in the same unit; `blocks`: of KV,
@@ -47,7 +52,7 @@ class Admission(Protocol):
 
     def excess(self, ledger: Ledger) -> bool:
         """Is there so much that idle contexts must be sent off?"""
-        return False
+        return ledger.taken_blocks > self.ceiling * ledger.num_blocks
 
     def pause_order(self, context: Context) -> float:
         """Of idle contexts the one with the least goes first. Asked when the context falls idle."""

@@ -10,7 +10,7 @@ quadratic term), eta is a setting (theirs is minus the correlation of turns done
 """
 
 from services.scheduler.admission import Admission
-from services.scheduler.ledger import Context, Ledger
+from services.scheduler.ledger import Context
 from services.scheduler.rank import time_to_live
 
 
@@ -18,23 +18,18 @@ class Policy(Admission):
     """Pins fill at most `share` of a worker's KV."""
 
     resumes_first = True
+    ceiling = 1.0
 
     def __init__(self, eta: float = 1.0, share: float = 1.0, patience_seconds: float = 0.0) -> None:
         if eta < 0 or not 0 < share <= 1 or patience_seconds < 0:
             raise ValueError("continuum: need eta >= 0, 0 < share <= 1, patience_seconds >= 0")
         self._eta = eta
-        self._share = share
+        self.share = share
         self.patience_seconds = patience_seconds
-
-    def room(self, ledger: Ledger) -> float:
-        return self._share * ledger.num_blocks - ledger.taken_blocks
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
         due = context.idle_since + self._ttl(context)
         return (1.0, due) if now < due - 1e-9 else None
-
-    def excess(self, ledger: Ledger) -> bool:
-        return ledger.taken_blocks > ledger.num_blocks
 
     def pause_order(self, context: Context) -> float:
         return -context.program.started

@@ -7,7 +7,7 @@ call's `max_tokens` instead: what it is compared with.
 """
 
 from services.scheduler.admission import Admission
-from services.scheduler.ledger import Context, Ledger
+from services.scheduler.ledger import Context
 from services.scheduler.records import Call
 
 
@@ -20,9 +20,6 @@ class Policy(Admission):
         self._margin = margin
         self._whole = bool(whole)
         self.patience_seconds = patience_seconds
-
-    def room(self, ledger: Ledger) -> float:
-        return ledger.num_blocks - ledger.taken_blocks
 
     def reserves(self, call: Call) -> float:
         longest = call.max_tokens - call.generated_tokens if call.max_tokens else float("inf")

@@ -10,7 +10,7 @@ decision falls when something happens; a program in a call is paused when the ca
 from math import inf
 
 from services.scheduler.admission import Admission
-from services.scheduler.ledger import Context, Ledger
+from services.scheduler.ledger import Context
 
 _PERIOD_SECONDS = 5.0
 
@@ -23,22 +23,16 @@ class Policy(Admission):
     ) -> None:
         if not 0 < least <= most or decay not in (0, 1) or patience_seconds < 0:
             raise ValueError("thunderagent: need 0 < least <= most, decay 0 or 1, patience_seconds >= 0")
-        self._most = most
-        self._least = least
+        self.share = least
+        self.ceiling = most
         self._decays = bool(decay)
         self.patience_seconds = patience_seconds
-
-    def room(self, ledger: Ledger) -> float:
-        return self._least * ledger.num_blocks - ledger.taken_blocks
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
         if not self._decays:
             return 1.0, inf
         periods = int((now - context.idle_since) / _PERIOD_SECONDS + 1e-9)
         return 0.5**periods, context.idle_since + (periods + 1) * _PERIOD_SECONDS if periods < 20 else inf
-
-    def excess(self, ledger: Ledger) -> bool:
-        return ledger.taken_blocks > self._most * ledger.num_blocks
 
     def pause_order(self, context: Context) -> float:
         return context.blocks

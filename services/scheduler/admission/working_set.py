@@ -18,7 +18,7 @@ the engine has dropped: about 1.1 times the mean completion time.)
 """
 
 from services.scheduler.admission import Admission
-from services.scheduler.ledger import Context, Ledger
+from services.scheduler.ledger import Context
 from services.scheduler.rank import gittins
 
 _FIRST_LOOK_SECONDS = 0.5
@@ -36,19 +36,13 @@ class Policy(Admission):
     ) -> None:
         if not 0 < share <= ceiling or refills < 0 or patience_seconds < 0:
             raise ValueError("working_set: need 0 < share <= ceiling, refills >= 0, patience_seconds >= 0")
-        self._share = share
-        self._ceiling = ceiling
+        self.share = share
+        self.ceiling = ceiling
         self._refills = refills
         self.patience_seconds = patience_seconds
-
-    def room(self, ledger: Ledger) -> float:
-        return self._share * ledger.num_blocks - ledger.taken_blocks
 
     def weigh(self, context: Context, now: float) -> tuple[float, float] | None:
         elapsed = now - context.idle_since
         if gittins(context.returns, elapsed) > self._refills * context.ledger.refill_seconds:
             return None
         return 1.0, context.idle_since + max(_FIRST_LOOK_SECONDS, elapsed) * _GROWTH
-
-    def excess(self, ledger: Ledger) -> bool:
-        return ledger.taken_blocks > self._ceiling * ledger.num_blocks
