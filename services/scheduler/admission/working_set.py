@@ -32,7 +32,7 @@ class Policy(Admission):
     resumes_first = True
 
     def __init__(
-        self, share: float = 0.95, ceiling: float = 1.0, refills: float = 1.0, patience_seconds: float = 2.0
+        self, share: float = 1.0, ceiling: float = 1.05, refills: float = 1.0, patience_seconds: float = 2.0
     ) -> None:
         if not 0 < share <= ceiling or refills < 0 or patience_seconds < 0:
             raise ValueError("working_set: need 0 < share <= ceiling, refills >= 0, patience_seconds >= 0")
