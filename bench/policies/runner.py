@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -45,10 +45,11 @@ def _figures(todo: Sequence[Cell], num_processes: int) -> Iterator[tuple[Cell, d
     if num_processes <= 1:
         yield from map(_figure, todo)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context, yielding, max_tasks_per_child=_CELLS_PER_PROCESS) as pool:
-        for done in as_completed([pool.submit(_figure, cell) for cell in todo]):
-            yield done.result()
+    # Not an executor: with max_tasks_per_child Python 3.11's stops when a process has had its tasks (cpython 115634).
+    with multiprocessing.get_context("spawn").Pool(
+        num_processes, yielding, maxtasksperchild=_CELLS_PER_PROCESS
+    ) as pool:
+        yield from pool.imap_unordered(_figure, todo)
 
 
 def yielding() -> None:
