@@ -29,13 +29,15 @@ from services.worker.config import WorkerSection
 from sim import trace
 from sim.trace import Program
 
+_MODEL = Path("build/fidelity/model")
+
 
 def main() -> None:
     arguments = _arguments()
     console = Console()
-    tiny_model.make(arguments.model, arguments.intermediate)
+    tiny_model.make(_MODEL, arguments.intermediate)
     worker = WorkerSection(
-        model_path=str(arguments.model),
+        model_path=str(_MODEL),
         engine=arguments.engine,
         count=2,
         max_model_len=4000,
@@ -95,7 +97,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="real runs, whose difference is what chance does")
     parser.add_argument("--policy", default="legato")
     parser.add_argument("--engine", choices=("vllm", "simulated"), default="vllm", help="of the real stack")
-    parser.add_argument("--model", type=Path, default=Path("build/fidelity/model"))
     parser.add_argument("--intermediate", type=int, default=4096, help="width of its MLP, which makes steps longer")
     parser.add_argument("--kv-mib", type=int, default=8, help="KV memory of each engine")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,10 +1,10 @@
 """The scheduler's core: queues calls, places them on workers as late as possible, and keeps the programs' records.
 
 Contract. Each call that was submitted is answered by exactly one Place per attempt, or one Reject, which ends it.
-Placed calls per worker never exceed max_num_seqs + lookahead nor the worker's KV blocks (a call alone may), except by
-calls that gateways announce as running. All events are idempotent; unknown ids are ignored. Memory is bounded by the
-limits and by what runs. One `handle` or `tick` makes at most one bounded dispatch pass per model; `next_tick` asks for
-the rest at once.
+Placed calls per worker never exceed max_num_seqs + lookahead nor, with what they hold in the mean, the worker's KV
+blocks (a call alone may), except by calls that gateways announce as running. All events are idempotent; unknown ids are
+ignored. Memory is bounded by the limits and by what runs. One `handle` or `tick` makes at most one bounded dispatch
+pass per model; `next_tick` asks for the rest at once.
 """
 
 from math import inf

@@ -159,7 +159,8 @@ class Dispatch:
             call = outlook.line[0][1]
             hold = call.hold
             assert hold is not None
-            if not outlook.fits(call, hold.kv_blocks):
+            needs = outlook.needs(call, 1.0 if hold.hand_off else call.expected_output)  # less, if others share by now
+            if not outlook.fits(call, min(needs, hold.kv_blocks)):
                 return
             _, ways = self._judge(call, roster, now)
             free = [way for way in ways if way.outlook.fits(call, _needs(call, way))]

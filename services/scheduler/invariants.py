@@ -7,7 +7,7 @@ from math import isclose
 from typing import TYPE_CHECKING
 
 from services.scheduler.prefixes import depth
-from services.scheduler.records import Call, Worker
+from services.scheduler.records import Call
 
 if TYPE_CHECKING:
     from services.scheduler.core import Core
@@ -46,20 +46,20 @@ def _check_workers(core: Core) -> None:
         chosen = [call for call in calls if not call.restored]
         seats = worker.description.max_num_seqs + core.limits.lookahead_calls
         assert len(chosen) <= seats, f"{worker.worker_id} has too many calls"
-        assert _blocks(worker, chosen) <= worker.description.num_blocks or len(chosen) == 1, (
+        assert _blocks(chosen) <= worker.description.num_blocks or len(chosen) == 1, (
             f"{worker.worker_id} has too much KV"
         )
-        assert worker.kv_blocks == _blocks(worker, calls), "KV blocks do not add up"
+        assert worker.kv_blocks == _blocks(calls), "KV blocks do not add up"
         assert worker.uncached_tokens == sum(call.uncached_tokens for call in calls), "prefill backlog does not add up"
         assert worker.ends == sorted(call.expected_end for call in calls), "expected ends do not match the calls"
         assert all(call.worker_id == worker.worker_id for call in calls), "a call sits on another worker than it says"
 
 
-def _blocks(worker: Worker, calls: list[Call]) -> int:
+def _blocks(calls: list[Call]) -> int:
     """What they need, blocks that several have counted once."""
-    marks = {(i, mark) for call in calls for i, mark in enumerate(worker.marks(call))}
+    marks = {(i, mark) for call in calls for i, mark in enumerate(call.entered)}
     prompts = sum(depth(i + 1) - depth(i) for i, _ in marks)
-    return prompts + sum(call.kv_blocks - depth(len(worker.marks(call))) for call in calls)
+    return prompts + sum(call.kv_blocks - depth(len(call.entered)) for call in calls)
 
 
 def _check_programs(core: Core) -> None:

@@ -2,7 +2,7 @@
 
 A radix tree. Prompts are compared by marks, the hashes of some of their blocks: hashes are chained, so equal marks mean
 equal prefixes. Between n and 2n blocks there are `_MARKS`, so that what two prompts share is known to a sixteenth. A
-step costs the branchings on the path, and a bisection at the last.
+step costs the branchings on the path and a bisection at the last; where a new one begins, also the users there.
 """
 
 from bisect import bisect_left, bisect_right

@@ -118,13 +118,9 @@ class Prospects:
         prefillers = [outlook for outlook in outlooks if outlook.role is Role.PREFILL and outlook.block_seconds]
         return decoders, _able(call, prefillers)
 
-    def _match(self, outlooks: Sequence[Outlook]) -> None:
+    def _match(self, outlooks: Iterable[Outlook]) -> None:
         worker_ids = [outlook.worker_id for outlook in outlooks]
         self._matches.update(self._facts.index.match(self._call.block_hashes, worker_ids))
-        for outlook in outlooks:  # what is about to be there will be by the time that this call is
-            shared_blocks = outlook.worker.shared_blocks(self._call)
-            if shared_blocks > self._matches.get(outlook.worker_id, 0):
-                self._matches[outlook.worker_id] = shared_blocks
 
     def _whole(self, outlook: Outlook) -> Way:
         call, facts = self._call, self._facts
@@ -147,6 +143,12 @@ class Prospects:
         return way if cost == way.cost else way._replace(cost=cost)
 
     def _supply(self, outlook: Outlook) -> Supply:
+        """What placed calls are about to have there will be there by the time that this call is; until then it is not
+        in the cache, and the call's plan for its KV does without it."""
+        found, shared_blocks = self._found(outlook), outlook.worker.shared_blocks(self._call)
+        return found if found.blocks >= shared_blocks else found._replace(blocks=shared_blocks, seconds=0.0)
+
+    def _found(self, outlook: Outlook) -> Supply:
         call = self._call
         cached_blocks = self._matches.get(outlook.worker_id, 0)
         if outlook.block_seconds is None:

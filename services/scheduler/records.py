@@ -142,6 +142,7 @@ class Call:
         "avoided",
         "block_hashes",
         "context",
+        "entered",
         "executed_seconds",
         "expected",
         "expected_end",
@@ -239,6 +240,8 @@ class Call:
         self.placed_at = 0.0
         self.expected_end = 0.0
         self.kv_blocks = 0
+        self.entered: Marks = ()
+        """Of its prompt, as its worker's ledger has them."""
         self.uncached_tokens = 0
         """Prompt tokens still to prefill on the worker."""
         self.kv = NO_PLAN
@@ -313,7 +316,7 @@ class Worker:
         return -(-(call.prompt_tokens + int(_MEAN_OUTPUT * output_tokens)) // self.description.block_size)
 
     def marks(self, call: Call) -> Marks:
-        """Of the call's prompt; none where its blocks are others than here."""
+        """Of the call's prompt; none where its blocks are longer than those here."""
         return call.marks if len(call.block_hashes) * self.description.block_size <= call.prompt_tokens else ()
 
     def shared_blocks(self, call: Call) -> int:
@@ -353,9 +356,9 @@ class Worker:
     def place(self, call: Call) -> None:
         """Enter a call whose expectations are set."""
         self.placed[call.key] = call
-        marks = self.marks(call)
-        self.own_blocks += call.kv_blocks - depth(len(marks))
-        self.prefixes.enter(call, marks)
+        call.entered = self.marks(call)
+        self.own_blocks += call.kv_blocks - depth(len(call.entered))
+        self.prefixes.enter(call, call.entered)
         self.uncached_tokens += call.uncached_tokens
         insort(self.ends, call.expected_end)
         self.touch()
@@ -372,9 +375,8 @@ class Worker:
     def release(self, call: Call) -> None:
         """Take a call off the ledger."""
         del self.placed[call.key]
-        marks = self.marks(call)
-        self.own_blocks -= call.kv_blocks - depth(len(marks))
-        self.prefixes.leave(call, marks)
+        self.own_blocks -= call.kv_blocks - depth(len(call.entered))
+        self.prefixes.leave(call, call.entered)
         self.uncached_tokens -= call.uncached_tokens
         del self.ends[bisect_left(self.ends, call.expected_end)]
         self.touch()

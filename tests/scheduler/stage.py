@@ -103,11 +103,12 @@ class Stage:
         namespace: str = NAMESPACE,
         prefill: float = 0.0,
         step: float = 0.0,
+        block_size: int = 16,
     ) -> None:
         """`running`: calls that it has already. `known`: the fleet is complete by that. `prefill`: tokens a second."""
         load = LoadReported(worker_id, running, step_seconds=step, prefill_tokens_per_second=prefill)
         kv = (role, pool, namespace if pool else "", BLOCK_BYTES if pool else 0)
-        self.feed(WorkerJoined(worker_id, f"host:{worker_id}", model, context, seqs, 16, blocks, load, (), *kv))
+        self.feed(WorkerJoined(worker_id, f"host:{worker_id}", model, context, seqs, block_size, blocks, load, (), *kv))
         if known:
             self.feed(FleetKnown())
 

@@ -136,7 +136,7 @@ def test_a_program_sent_away_comes_back_before_newcomers() -> None:
 def test_what_programs_share_counts_once() -> None:
     on = stage()
     on.join("w", seqs=8, blocks=200)
-    shared = list(range(64))  # 1,024 tokens: two marks
+    shared = list(range(64))  # 1,024 tokens
     call(on, "a1", "a", prompt=1600, blocks=[*shared, *range(100, 136)])
     call(on, "b1", "b", prompt=1600, blocks=[*shared, *range(200, 236)])
     assert ledger(on).live_blocks == 101 + 101 - 64

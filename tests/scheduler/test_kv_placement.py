@@ -238,3 +238,12 @@ def test_a_pool_that_claims_more_than_it_can_hold_is_not_believed() -> None:
     index.update("h", ReplicaUpdate(NAMESPACE, dram=range(10)))
     index.update("h", ReplicaUpdate(NAMESPACE, dram=range(10, 20)))
     assert index.num_blocks("h") == 10
+
+
+def test_calls_that_come_together_each_get_a_plan_for_what_the_pool_has() -> None:
+    """The second one's blocks are about to be in the engine; they are not there yet, and the first may never run."""
+    stage = two_hosts()
+    stage.pool("b", dram=PREFIX)
+    for call_id in ("c1", "c2"):
+        stage.submit(call_id, call_id, blocks=PREFIX)
+    assert [place.kv.handle for place in stage.placed] == [Handle(NAMESPACE, PREFIX[-1], len(PREFIX))] * 2

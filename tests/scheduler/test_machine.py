@@ -45,15 +45,18 @@ class Traffic(RuleBasedStateMachine):
         program=PROGRAMS,
         prompt=st.integers(1, 900),
         shared=st.integers(0, 30),
+        branch=st.integers(0, 2),
         priority=st.integers(-1, 1),
         timeout=st.sampled_from([0.0, 0.0, 7.0]),
         link=st.integers(1, 2),
     )
-    def submit(self, program: str, prompt: int, shared: int, priority: int, timeout: float, link: int) -> None:
+    def submit(
+        self, program: str, prompt: int, shared: int, branch: int, priority: int, timeout: float, link: int
+    ) -> None:
         self.next_call += 1
         key = (program, f"c{self.next_call}")
         self.open[key], self.links[key] = 0, link
-        blocks = list(range(shared))
+        blocks = [*range(shared), *(10_000 * branch + 100 * shared + i for i in range(branch * shared // 2))]
         self.stage.submit(key[1], program, prompt=prompt, blocks=blocks, priority=priority, timeout=timeout, link=link)
 
     @precondition(lambda self: self.stage.running)
@@ -110,10 +113,14 @@ class Traffic(RuleBasedStateMachine):
         running=st.integers(0, 2),
         role=ROLES,
         pool=st.sampled_from(["", "h1", "h2"]),
+        block_size=st.sampled_from([16, 16, 32]),
     )
-    def join(self, worker: str, seqs: int, blocks: int, context: int, running: int, role: Role, pool: str) -> None:
+    def join(
+        self, worker: str, seqs: int, blocks: int, context: int, running: int, role: Role, pool: str, block_size: int
+    ) -> None:
         self._lost(worker)
-        self.stage.join(worker, seqs=seqs, blocks=blocks, context=context, running=running, role=role, pool=pool)
+        sizes = {"seqs": seqs, "blocks": blocks, "context": context, "running": running, "block_size": block_size}
+        self.stage.join(worker, role=role, pool=pool, **sizes)  # pyright: ignore[reportArgumentType] (all are ints)
         self.stage.run()
 
     @rule(worker=WORKERS)

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from services.worker import tiny_model
+from services.worker import tiny_model, tiny_weights
 
 
 def test_it_is_made_once_and_is_the_same_bytes_each_time(model_path: Path, tmp_path: Path) -> None:
@@ -76,3 +77,13 @@ def test_a_longer_conversation_extends_the_shorter_one(tokenizer: Any) -> None:
     short = tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True, tokenize=False)
     long = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert long.startswith(short)
+
+
+def test_a_wider_one_computes_more_and_says_the_same() -> None:
+    narrow, wide = (tiny_weights.build({7: 1}, (), tiny_model.VOCAB_SIZE, width) for width in (512, 1024))
+    assert narrow.keys() == wide.keys()
+    for name, weights in narrow.items():
+        padded = wide[name][tuple(slice(size) for size in weights.shape)]
+        assert (padded == weights).all(), name
+        assert wide[name].sum(dtype=np.float64) == weights.sum(dtype=np.float64), name
+        assert (wide[name] != 0).sum() == (weights != 0).sum(), name
