@@ -15,9 +15,9 @@ HEADLINE = (
     "-28 %, Hermes -70 %, LLMSched -14 to -79 %, Justitia about -60 %."
 )
 SETTING = (
-    "The grid's customer service agents (tau2_sierra) at 1.5 of saturation, where some 13 calls wait under FCFS, 3 seeds;"
-    " mean JCT over that of FCFS in the same scheduler with the same placement and admission, but for Kairos and "
-    "HexGen-Flow, which bring a placement that does not look at caches."
+    "The grid's customer service agents (tau2_sierra) at 1.5 of saturation, where some 13 calls wait under FCFS, 3 "
+    "seeds; mean JCT over that of FCFS in the same scheduler with the same placement and admission, but for Kairos and"
+    " HexGen-Flow, which bring a placement that does not look at caches."
 )
 DIFFERENCE = (
     "None is in its own setting: models, workloads and baselines of the papers differ from each other. Orders act at "
