@@ -97,7 +97,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="real runs, whose difference is what chance does")
     parser.add_argument("--policy", default="legato")
     parser.add_argument("--engine", choices=("vllm", "simulated"), default="vllm", help="of the real stack")
-    parser.add_argument("--intermediate", type=int, default=4096, help="width of its MLP, which makes steps longer")
+    parser.add_argument(
+        "--intermediate", type=int, default=tiny_model.WIDE, help="width of the MLP, which makes steps longer"
+    )
     parser.add_argument("--kv-mib", type=int, default=8, help="KV memory of each engine")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--logs", type=Path, default=Path("build/fidelity"))

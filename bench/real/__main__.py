@@ -23,7 +23,7 @@ from bench.drive import Board, drive
 from bench.openai_client import OpenAIClient
 from bench.real import result
 from bench.real.result import Run
-from bench.real.systems import INTERMEDIATE, MODEL, PEERS, WORKER, System, legato_stack, routed
+from bench.real.systems import MODEL, PEERS, WORKER, System, legato_stack, routed
 from bench.real.vllm_servers import NotReady
 from bench.real.watch import watching
 from bench.real.workload import programs
@@ -46,7 +46,7 @@ def main() -> None:
         sys.exit("bench.real: the routers are not there; `make peers` installs them")
     if not arguments.traces.is_dir():
         sys.exit(f"bench.real: no traces in {arguments.traces}")
-    tiny_model.make(MODEL, INTERMEDIATE)
+    tiny_model.make(MODEL, tiny_model.WIDE)
     try:
         runs = asyncio.run(_runs(arguments, console))
     except (NotReady, StackNotReady) as error:

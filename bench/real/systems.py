@@ -18,8 +18,8 @@ from services.worker.simulated.cost import Profile
 
 WORKERS = 2
 STREAM_INTERVAL = 8
-MODEL, INTERMEDIATE = Path("build/real/model"), 4096
-"""The tiny model with an MLP so wide that engines are what is waited for, not the services around them."""
+MODEL = Path("build/real/model")
+"""The tiny model, wide."""
 WORKER = WorkerSection(
     engine="vllm",
     model_path=str(MODEL),

@@ -57,9 +57,9 @@ def _check_workers(core: Core) -> None:
 
 def _blocks(calls: list[Call]) -> int:
     """What they need, blocks that several have counted once."""
-    marks = {(i, mark) for call in calls for i, mark in enumerate(call.entered)}
+    marks = {(i, mark) for call in calls for i, mark in enumerate(call.placed_marks)}
     prompts = sum(depth(i + 1) - depth(i) for i, _ in marks)
-    return prompts + sum(call.kv_blocks - depth(len(call.entered)) for call in calls)
+    return prompts + sum(call.kv_blocks - depth(len(call.placed_marks)) for call in calls)
 
 
 def _check_programs(core: Core) -> None:

@@ -59,7 +59,7 @@ Row = dict[Context, None]
 
 @dataclass(slots=True, eq=False)
 class Ledger:
-    """Of one worker. Changed by residents.py alone; policies read it."""
+    """Of one worker. Changed by residents.py and lobby.py alone; policies read it."""
 
     worker: Worker
     open: bool = True
@@ -151,6 +151,10 @@ class Ledger:
         if context.kept_tokens:
             share = min(1.0, cached_tokens / context.kept_tokens)
             self.cached_share += _LATEST * (share - self.cached_share)
+
+    def waited(self, seconds: float) -> None:
+        """A program that came back was let in here after so long in the lobby."""
+        self.delay_seconds += _LATEST * (seconds - self.delay_seconds)
 
     def turn(self, context: Context, call: Call | None, weight: float = 1.0) -> None:
         """It serves a call, or is idle and weighs so much."""

@@ -18,10 +18,6 @@ _OVERTAKEN = 16
 """Programs by which a call may be overtaken."""
 
 
-_LATEST = 0.1
-"""Weight of the newest delay in their mean."""
-
-
 class Lobby:
     """The way into the queue and out of it. Bounded as the queue is."""
 
@@ -83,7 +79,7 @@ class Lobby:
         program = call.program
         program.home, program.admitted = ledger.worker_id, now
         if program.num_finished:
-            ledger.delay_seconds += _LATEST * (now - call.queued_at - ledger.delay_seconds)
+            ledger.waited(now - call.queued_at)
 
     def _let_in(self, program: Program, model: str, now: float) -> None:
         for call in list(self._calls[program.program_id, model].values()):

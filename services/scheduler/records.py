@@ -142,7 +142,6 @@ class Call:
         "avoided",
         "block_hashes",
         "context",
-        "entered",
         "executed_seconds",
         "expected",
         "expected_end",
@@ -165,6 +164,7 @@ class Call:
         "order",
         "overtaken",
         "placed_at",
+        "placed_marks",
         "prefill_seconds",
         "prefilled_at",
         "priority",
@@ -240,7 +240,7 @@ class Call:
         self.placed_at = 0.0
         self.expected_end = 0.0
         self.kv_blocks = 0
-        self.entered: Marks = ()
+        self.placed_marks: Marks = ()
         """Of its prompt, as its worker's ledger has them."""
         self.uncached_tokens = 0
         """Prompt tokens still to prefill on the worker."""
@@ -356,9 +356,9 @@ class Worker:
     def place(self, call: Call) -> None:
         """Enter a call whose expectations are set."""
         self.placed[call.key] = call
-        call.entered = self.marks(call)
-        self.own_blocks += call.kv_blocks - depth(len(call.entered))
-        self.prefixes.enter(call, call.entered)
+        call.placed_marks = self.marks(call)
+        self.own_blocks += call.kv_blocks - depth(len(call.placed_marks))
+        self.prefixes.enter(call, call.placed_marks)
         self.uncached_tokens += call.uncached_tokens
         insort(self.ends, call.expected_end)
         self.touch()
@@ -375,8 +375,8 @@ class Worker:
     def release(self, call: Call) -> None:
         """Take a call off the ledger."""
         del self.placed[call.key]
-        self.own_blocks -= call.kv_blocks - depth(len(call.entered))
-        self.prefixes.leave(call, call.entered)
+        self.own_blocks -= call.kv_blocks - depth(len(call.placed_marks))
+        self.prefixes.leave(call, call.placed_marks)
         self.uncached_tokens -= call.uncached_tokens
         del self.ends[bisect_left(self.ends, call.expected_end)]
         self.touch()

@@ -16,6 +16,8 @@ from services.worker import tiny_corpus, tiny_weights
 
 VOCAB_SIZE = 768
 MAX_MODEL_LEN = 32768
+WIDE = 4096
+"""Width of an MLP whose steps take so long that engines are what is waited for, not the services around them."""
 END = "<|im_end|>"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", END)
 MARKUP = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
