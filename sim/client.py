@@ -8,7 +8,7 @@ calls are not issued, others finish.
 from collections.abc import Callable, Sequence
 
 from services.common.clock import Clock
-from services.scheduler.forecast import NO_FORECAST, Forecast
+from services.common.forecast import NO_FORECAST, Forecast
 from sim.chains import NOTHING, Chain, Chains
 from sim.gateway import Gateway, Request
 from sim.outcome import CallResult, ProgramResult

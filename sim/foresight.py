@@ -5,8 +5,8 @@ Service is what the call takes on an engine that it has for itself, with what it
 
 from collections.abc import Sequence
 
+from services.common.forecast import Forecast
 from services.common.laws import NEVER, Point
-from services.scheduler.forecast import Forecast
 from services.worker.simulated.cost import Profile
 from sim.trace import Call, Program
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.common.errors import Reason
+from services.common.forecast import NO_FORECAST, Forecast
 from services.kvpool.events import User
 from services.scheduler import events
 from services.scheduler.events import CallKey, Place, Reject, TokenUsage
-from services.scheduler.forecast import NO_FORECAST, Forecast, ServiceClass
+from services.scheduler.service_class import ServiceClass
 from services.worker.simulated.events import End, Progress, Receipt
 from sim.average import Average
 from sim.outcome import CallResult

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14legato/v1/call.proto\x12\tlegato.v1\"\x81\x01\n\x0c\x43\x61llIdentity\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0e\n\x06thread\x18\x05 \x01(\t\x12\x0c\n\x04step\x18\x06 \x01(\t\x12\x0f\n\x07parents\x18\x07 \x03(\t\"J\n\x03\x45ta\x12\x18\n\x10\x65xpected_seconds\x18\x01 \x01(\x01\x12\x13\n\x0blow_seconds\x18\x02 \x01(\x01\x12\x14\n\x0chigh_seconds\x18\x03 \x01(\x01\"\xe4\x04\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x07\x88\x01\x01\x12\x17\n\nmax_tokens\x18\t \x01(\rH\x08\x88\x01\x01\x12\x17\n\nmin_tokens\x18\n \x01(\rH\t\x88\x01\x01\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x12\n\nignore_eos\x18\r \x01(\x08\x12\x15\n\x08logprobs\x18\x0e \x01(\rH\n\x88\x01\x01\x12\x36\n\nlogit_bias\x18\x0f \x03(\x0b\x32\".legato.v1.Sampling.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\x0b\n\t_logprobs\"\x8f\x01\n\nConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x15\n\x0bjson_object\x18\x02 \x01(\x08H\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x12\'\n\x06\x63hoice\x18\x05 \x01(\x0b\x32\x15.legato.v1.ChoiceListH\x00\x42\x06\n\x04kind\"\x1d\n\nChoiceList\x12\x0f\n\x07\x63hoices\x18\x01 \x03(\t\"R\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x17\n\x0fparameters_json\x18\x03 \x01(\t\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\xa3\x01\n\nToolChoice\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.legato.v1.ToolChoice.Mode\x12\x0c\n\x04name\x18\x02 \x01(\t\"]\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_NONE\x10\x01\x12\r\n\tMODE_AUTO\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\x12\x0e\n\nMODE_NAMED\x10\x04\"F\n\x08ToolCall\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\"{\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\r\n\x05token\x18\x03 \x01(\t\x12$\n\x03top\x18\x04 \x03(\x0b\x32\x17.legato.v1.TokenLogprob\x12\x13\n\x0btoken_bytes\x18\x05 \x01(\x0c\"j\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\r\"c\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0fprefill_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x03 \x01(\x01\x12\x10\n\x08restarts\x18\x04 \x01(\r*\x80\x01\n\x0cServiceClass\x12\x1d\n\x19SERVICE_CLASS_UNSPECIFIED\x10\x00\x12\x1d\n\x19SERVICE_CLASS_INTERACTIVE\x10\x01\x12\x19\n\x15SERVICE_CLASS_DEFAULT\x10\x02\x12\x17\n\x13SERVICE_CLASS_BATCH\x10\x03*\xaf\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x04\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14legato/v1/call.proto\x12\tlegato.v1\"\x93\x01\n\x0c\x43\x61llIdentity\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0e\n\x06thread\x18\x05 \x01(\t\x12\x0c\n\x04step\x18\x06 \x01(\t\x12\x0f\n\x07parents\x18\x07 \x03(\t\x12\x10\n\x08workflow\x18\x08 \x01(\t\"J\n\x03\x45ta\x12\x18\n\x10\x65xpected_seconds\x18\x01 \x01(\x01\x12\x13\n\x0blow_seconds\x18\x02 \x01(\x01\x12\x14\n\x0chigh_seconds\x18\x03 \x01(\x01\"\xe4\x04\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x07\x88\x01\x01\x12\x17\n\nmax_tokens\x18\t \x01(\rH\x08\x88\x01\x01\x12\x17\n\nmin_tokens\x18\n \x01(\rH\t\x88\x01\x01\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x12\n\nignore_eos\x18\r \x01(\x08\x12\x15\n\x08logprobs\x18\x0e \x01(\rH\n\x88\x01\x01\x12\x36\n\nlogit_bias\x18\x0f \x03(\x0b\x32\".legato.v1.Sampling.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\x0b\n\t_logprobs\"\x8f\x01\n\nConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x15\n\x0bjson_object\x18\x02 \x01(\x08H\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x12\'\n\x06\x63hoice\x18\x05 \x01(\x0b\x32\x15.legato.v1.ChoiceListH\x00\x42\x06\n\x04kind\"\x1d\n\nChoiceList\x12\x0f\n\x07\x63hoices\x18\x01 \x03(\t\"R\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x17\n\x0fparameters_json\x18\x03 \x01(\t\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\xa3\x01\n\nToolChoice\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.legato.v1.ToolChoice.Mode\x12\x0c\n\x04name\x18\x02 \x01(\t\"]\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_NONE\x10\x01\x12\r\n\tMODE_AUTO\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\x12\x0e\n\nMODE_NAMED\x10\x04\"F\n\x08ToolCall\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\"{\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\r\n\x05token\x18\x03 \x01(\t\x12$\n\x03top\x18\x04 \x03(\x0b\x32\x17.legato.v1.TokenLogprob\x12\x13\n\x0btoken_bytes\x18\x05 \x01(\x0c\"j\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\r\"c\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0fprefill_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x03 \x01(\x01\x12\x10\n\x08restarts\x18\x04 \x01(\r*\x80\x01\n\x0cServiceClass\x12\x1d\n\x19SERVICE_CLASS_UNSPECIFIED\x10\x00\x12\x1d\n\x19SERVICE_CLASS_INTERACTIVE\x10\x01\x12\x19\n\x15SERVICE_CLASS_DEFAULT\x10\x02\x12\x17\n\x13SERVICE_CLASS_BATCH\x10\x03*\xaf\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x04\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,34 +33,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_SERVICECLASS']._serialized_start=1692
-  _globals['_SERVICECLASS']._serialized_end=1820
-  _globals['_FINISHREASON']._serialized_start=1823
-  _globals['_FINISHREASON']._serialized_end=1998
+  _globals['_SERVICECLASS']._serialized_start=1710
+  _globals['_SERVICECLASS']._serialized_end=1838
+  _globals['_FINISHREASON']._serialized_start=1841
+  _globals['_FINISHREASON']._serialized_end=2016
   _globals['_CALLIDENTITY']._serialized_start=36
-  _globals['_CALLIDENTITY']._serialized_end=165
-  _globals['_ETA']._serialized_start=167
-  _globals['_ETA']._serialized_end=241
-  _globals['_SAMPLING']._serialized_start=244
-  _globals['_SAMPLING']._serialized_end=856
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=644
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=692
-  _globals['_CONSTRAINT']._serialized_start=859
-  _globals['_CONSTRAINT']._serialized_end=1002
-  _globals['_CHOICELIST']._serialized_start=1004
-  _globals['_CHOICELIST']._serialized_end=1033
-  _globals['_TOOL']._serialized_start=1035
-  _globals['_TOOL']._serialized_end=1117
-  _globals['_TOOLCHOICE']._serialized_start=1120
-  _globals['_TOOLCHOICE']._serialized_end=1283
-  _globals['_TOOLCHOICE_MODE']._serialized_start=1190
-  _globals['_TOOLCHOICE_MODE']._serialized_end=1283
-  _globals['_TOOLCALL']._serialized_start=1285
-  _globals['_TOOLCALL']._serialized_end=1355
-  _globals['_TOKENLOGPROB']._serialized_start=1357
-  _globals['_TOKENLOGPROB']._serialized_end=1480
-  _globals['_USAGE']._serialized_start=1482
-  _globals['_USAGE']._serialized_end=1588
-  _globals['_TIMINGS']._serialized_start=1590
-  _globals['_TIMINGS']._serialized_end=1689
+  _globals['_CALLIDENTITY']._serialized_end=183
+  _globals['_ETA']._serialized_start=185
+  _globals['_ETA']._serialized_end=259
+  _globals['_SAMPLING']._serialized_start=262
+  _globals['_SAMPLING']._serialized_end=874
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=662
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=710
+  _globals['_CONSTRAINT']._serialized_start=877
+  _globals['_CONSTRAINT']._serialized_end=1020
+  _globals['_CHOICELIST']._serialized_start=1022
+  _globals['_CHOICELIST']._serialized_end=1051
+  _globals['_TOOL']._serialized_start=1053
+  _globals['_TOOL']._serialized_end=1135
+  _globals['_TOOLCHOICE']._serialized_start=1138
+  _globals['_TOOLCHOICE']._serialized_end=1301
+  _globals['_TOOLCHOICE_MODE']._serialized_start=1208
+  _globals['_TOOLCHOICE_MODE']._serialized_end=1301
+  _globals['_TOOLCALL']._serialized_start=1303
+  _globals['_TOOLCALL']._serialized_end=1373
+  _globals['_TOKENLOGPROB']._serialized_start=1375
+  _globals['_TOKENLOGPROB']._serialized_end=1498
+  _globals['_USAGE']._serialized_start=1500
+  _globals['_USAGE']._serialized_end=1606
+  _globals['_TIMINGS']._serialized_start=1608
+  _globals['_TIMINGS']._serialized_end=1707
 # @@protoc_insertion_point(module_scope)

@@ -98,6 +98,7 @@ class CallIdentity(_message.Message):
     THREAD_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     PARENTS_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     """The run of an agent program. One path-safe string of at most 256 bytes."""
     call_id: _builtins.str
@@ -110,6 +111,8 @@ class CallIdentity(_message.Message):
     """A chain of calls inside the program (one branch of a fan-out); empty is the main thread."""
     step: _builtins.str
     """A named place in the program ("draft", "review"); empty when unknown."""
+    workflow: _builtins.str
+    """The kind of program that this is ("code-review"), if its author says so; empty: it is found out."""
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Call ids inside the same program that had to finish before this one was issued."""
@@ -124,10 +127,11 @@ class CallIdentity(_message.Message):
         thread: _builtins.str = ...,
         step: _builtins.str = ...,
         parents: _abc.Iterable[_builtins.str] | None = ...,
+        workflow: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "call_id", b"call_id", "parents", b"parents", "program_id", b"program_id", "step", b"step", "tenant", b"tenant", "thread", b"thread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "call_id", b"call_id", "parents", b"parents", "program_id", b"program_id", "step", b"step", "tenant", b"tenant", "thread", b"thread", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

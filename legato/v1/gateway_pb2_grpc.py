@@ -5,6 +5,7 @@ import warnings
 
 from legato.v1 import gateway_pb2 as legato_dot_v1_dot_gateway__pb2
 from legato.v1 import scheduler_pb2 as legato_dot_v1_dot_scheduler__pb2
+from legato.v1 import workflow_pb2 as legato_dot_v1_dot_workflow__pb2
 
 GRPC_GENERATED_VERSION = '1.71.2'
 GRPC_VERSION = grpc.__version__
@@ -76,6 +77,16 @@ class GatewayServiceStub(object):
                 request_serializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleRequest.SerializeToString,
                 response_deserializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/legato.v1.GatewayService/Explain',
+                request_serializer=legato_dot_v1_dot_workflow__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=legato_dot_v1_dot_workflow__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.ReadLog = channel.unary_stream(
+                '/legato.v1.GatewayService/ReadLog',
+                request_serializer=legato_dot_v1_dot_workflow__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=legato_dot_v1_dot_workflow__pb2.ReadLogResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer(object):
@@ -144,6 +155,22 @@ class GatewayServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Explain says where a program's time went. Idempotent. Fails with NOT_FOUND / PROGRAM_NOT_FOUND, or UNAVAILABLE
+        while there is no workflow service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLog(self, request, context):
+        """ReadLog streams the call log: what is kept of it, then, if asked to follow, what comes. Fails with UNAVAILABLE while
+        there is no workflow service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +213,16 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.SetWorkerRole,
                     request_deserializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleRequest.FromString,
                     response_serializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=legato_dot_v1_dot_workflow__pb2.ExplainRequest.FromString,
+                    response_serializer=legato_dot_v1_dot_workflow__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ReadLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=legato_dot_v1_dot_workflow__pb2.ReadLogRequest.FromString,
+                    response_serializer=legato_dot_v1_dot_workflow__pb2.ReadLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -405,6 +442,60 @@ class GatewayService(object):
             '/legato.v1.GatewayService/SetWorkerRole',
             legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleRequest.SerializeToString,
             legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/legato.v1.GatewayService/Explain',
+            legato_dot_v1_dot_workflow__pb2.ExplainRequest.SerializeToString,
+            legato_dot_v1_dot_workflow__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/legato.v1.GatewayService/ReadLog',
+            legato_dot_v1_dot_workflow__pb2.ReadLogRequest.SerializeToString,
+            legato_dot_v1_dot_workflow__pb2.ReadLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

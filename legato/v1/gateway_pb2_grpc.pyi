@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from legato.v1 import gateway_pb2 as _gateway_pb2
 from legato.v1 import scheduler_pb2 as _scheduler_pb2
+from legato.v1 import workflow_pb2 as _workflow_pb2
 import abc as _abc_1
 
 
@@ -41,6 +42,14 @@ class GatewayServiceStub:
     SetWorkerRole: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SetWorkerRoleRequest, _scheduler_pb2.SetWorkerRoleResponse]
     """SetWorkerRole changes what a worker is for, without losing a call. Idempotent. Fails with NOT_FOUND or
     UNAVAILABLE / NO_SCHEDULER.
+    """
+    Explain: _aio.UnaryUnaryMultiCallable[_workflow_pb2.ExplainRequest, _workflow_pb2.ExplainResponse]
+    """Explain says where a program's time went. Idempotent. Fails with NOT_FOUND / PROGRAM_NOT_FOUND, or UNAVAILABLE
+    while there is no workflow service.
+    """
+    ReadLog: _aio.UnaryStreamMultiCallable[_workflow_pb2.ReadLogRequest, _workflow_pb2.ReadLogResponse]
+    """ReadLog streams the call log: what is kept of it, then, if asked to follow, what comes. Fails with UNAVAILABLE while
+    there is no workflow service.
     """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -117,6 +126,26 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_scheduler_pb2.SetWorkerRoleResponse]:
         """SetWorkerRole changes what a worker is for, without losing a call. Idempotent. Fails with NOT_FOUND or
         UNAVAILABLE / NO_SCHEDULER.
+        """
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _workflow_pb2.ExplainRequest,
+        context: _aio.ServicerContext[_workflow_pb2.ExplainRequest, _abc.Awaitable[_workflow_pb2.ExplainResponse]],
+    ) -> _abc.Awaitable[_workflow_pb2.ExplainResponse]:
+        """Explain says where a program's time went. Idempotent. Fails with NOT_FOUND / PROGRAM_NOT_FOUND, or UNAVAILABLE
+        while there is no workflow service.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadLog(
+        self,
+        request: _workflow_pb2.ReadLogRequest,
+        context: _aio.ServicerContext[_workflow_pb2.ReadLogRequest, _abc.AsyncIterator[_workflow_pb2.ReadLogResponse]],
+    ) -> _abc.AsyncIterator[_workflow_pb2.ReadLogResponse]:
+        """ReadLog streams the call log: what is kept of it, then, if asked to follow, what comes. Fails with UNAVAILABLE while
+        there is no workflow service.
         """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _aio.Server) -> None: ...

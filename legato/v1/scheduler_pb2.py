@@ -27,61 +27,62 @@ from legato.v1 import call_pb2 as legato_dot_v1_dot_call__pb2
 from legato.v1 import kv_pb2 as legato_dot_v1_dot_kv__pb2
 from legato.v1 import kvpool_pb2 as legato_dot_v1_dot_kvpool__pb2
 from legato.v1 import worker_pb2 as legato_dot_v1_dot_worker__pb2
+from legato.v1 import workflow_pb2 as legato_dot_v1_dot_workflow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19legato/v1/scheduler.proto\x12\tlegato.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14legato/v1/call.proto\x1a\x12legato/v1/kv.proto\x1a\x16legato/v1/kvpool.proto\x1a\x16legato/v1/worker.proto\":\n\x0fScheduleRequest\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.legato.v1.GatewayEvent\"\xb9\x02\n\x0cGatewayEvent\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.legato.v1.HelloH\x00\x12\'\n\x06submit\x18\x02 \x01(\x0b\x32\x15.legato.v1.SubmitCallH\x00\x12,\n\x0b\x66irst_token\x18\x03 \x01(\x0b\x32\x15.legato.v1.FirstTokenH\x00\x12\'\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x15.legato.v1.FinishCallH\x00\x12#\n\x04lose\x18\x05 \x01(\x0b\x32\x13.legato.v1.LoseCallH\x00\x12,\n\x0b\x65nd_program\x18\x06 \x01(\x0b\x32\x15.legato.v1.EndProgramH\x00\x12*\n\x08hand_off\x18\x07 \x01(\x0b\x32\x16.legato.v1.HandOffCallH\x00\x42\x07\n\x05\x65vent\"]\n\x0bHandOffCall\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x18\n\x10generated_tokens\x18\x04 \x01(\r\"\x1b\n\x05Hello\x12\x12\n\ngateway_id\x18\x01 \x01(\t\"\xc6\x02\n\nSubmitCall\x12)\n\x08identity\x18\x01 \x01(\x0b\x32\x17.legato.v1.CallIdentity\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x14\n\x0c\x62lock_hashes\x18\x05 \x03(\x06\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x1d\n\x15queue_timeout_seconds\x18\x07 \x01(\x01\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x11\n\tworker_id\x18\t \x01(\t\x12.\n\rservice_class\x18\n \x01(\x0e\x32\x17.legato.v1.ServiceClass\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x0b \x01(\x01\x12\x1e\n\x16\x65xpected_output_tokens\x18\x0c \x01(\r\"B\n\nFirstToken\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\xb1\x01\n\nFinishCall\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\'\n\x06reason\x18\x03 \x01(\x0e\x32\x17.legato.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.legato.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.legato.v1.Timings\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\"Z\n\x08LoseCall\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x18\n\x10generated_tokens\x18\x04 \x01(\r\" \n\nEndProgram\x12\x12\n\nprogram_id\x18\x01 \x01(\t\"=\n\x10ScheduleResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.legato.v1.SchedulerEvent\"o\n\x0eSchedulerEvent\x12)\n\tplacement\x18\x01 \x01(\x0b\x32\x14.legato.v1.PlacementH\x00\x12)\n\trejection\x18\x02 \x01(\x0b\x32\x14.legato.v1.RejectionH\x00\x42\x07\n\x05\x65vent\"\xda\x01\n\tPlacement\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x16\n\x0eworker_address\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x1e\n\x16\x65xpected_cached_tokens\x18\x07 \x01(\r\x12\x1d\n\x02kv\x18\x08 \x01(\x0b\x32\x11.legato.v1.KVPlan\x12\x1b\n\x03\x65ta\x18\t \x01(\x0b\x32\x0e.legato.v1.Eta\"n\n\tRejection\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x05 \x01(\x01\"\x14\n\x12ListWorkersRequest\"?\n\x13ListWorkersResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.legato.v1.WorkerStatus\"\xa0\x01\n\x0cWorkerStatus\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.legato.v1.WorkerDescription\x12\x1d\n\x04load\x18\x02 \x01(\x0b\x32\x0f.legato.v1.Load\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x12\n\nnum_placed\x18\x04 \x01(\r\x12\x19\n\x11num_cached_blocks\x18\x05 \x01(\x04\"K\n\x13ListProgramsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x15\n\rinclude_ended\x18\x03 \x01(\x08\"B\n\x14ListProgramsResponse\x12*\n\x08programs\x18\x01 \x03(\x0b\x32\x18.legato.v1.ProgramStatus\"\xc1\x03\n\rProgramStatus\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12+\n\x07started\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnum_queued\x18\x05 \x01(\r\x12\x13\n\x0bnum_running\x18\x06 \x01(\r\x12\x14\n\x0cnum_finished\x18\x07 \x01(\r\x12\x15\n\rnum_restarted\x18\x08 \x01(\r\x12\x17\n\x0fservice_seconds\x18\t \x01(\x01\x12\x15\n\rqueue_seconds\x18\n \x01(\x01\x12\x1f\n\x05usage\x18\x0b \x01(\x0b\x32\x10.legato.v1.Usage\x12.\n\rservice_class\x18\x0c \x01(\x0e\x32\x17.legato.v1.ServiceClass\x12,\n\x08\x64\x65\x61\x64line\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnum_paused\x18\x0e \x01(\r\x12\x1b\n\x03\x65ta\x18\x0f \x01(\x0b\x32\x0e.legato.v1.Eta\"\x12\n\x10ListPoolsRequest\"9\n\x11ListPoolsResponse\x12$\n\x05pools\x18\x01 \x03(\x0b\x32\x15.legato.v1.PoolStatus\"N\n\x14SetWorkerRoleRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.legato.v1.WorkerRole\"\x17\n\x15SetWorkerRoleResponse2\x96\x03\n\x10SchedulerService\x12G\n\x08Schedule\x12\x1a.legato.v1.ScheduleRequest\x1a\x1b.legato.v1.ScheduleResponse(\x01\x30\x01\x12L\n\x0bListWorkers\x12\x1d.legato.v1.ListWorkersRequest\x1a\x1e.legato.v1.ListWorkersResponse\x12O\n\x0cListPrograms\x12\x1e.legato.v1.ListProgramsRequest\x1a\x1f.legato.v1.ListProgramsResponse\x12\x46\n\tListPools\x12\x1b.legato.v1.ListPoolsRequest\x1a\x1c.legato.v1.ListPoolsResponse\x12R\n\rSetWorkerRole\x12\x1f.legato.v1.SetWorkerRoleRequest\x1a .legato.v1.SetWorkerRoleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19legato/v1/scheduler.proto\x12\tlegato.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14legato/v1/call.proto\x1a\x12legato/v1/kv.proto\x1a\x16legato/v1/kvpool.proto\x1a\x16legato/v1/worker.proto\x1a\x18legato/v1/workflow.proto\":\n\x0fScheduleRequest\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.legato.v1.GatewayEvent\"\xb9\x02\n\x0cGatewayEvent\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.legato.v1.HelloH\x00\x12\'\n\x06submit\x18\x02 \x01(\x0b\x32\x15.legato.v1.SubmitCallH\x00\x12,\n\x0b\x66irst_token\x18\x03 \x01(\x0b\x32\x15.legato.v1.FirstTokenH\x00\x12\'\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x15.legato.v1.FinishCallH\x00\x12#\n\x04lose\x18\x05 \x01(\x0b\x32\x13.legato.v1.LoseCallH\x00\x12,\n\x0b\x65nd_program\x18\x06 \x01(\x0b\x32\x15.legato.v1.EndProgramH\x00\x12*\n\x08hand_off\x18\x07 \x01(\x0b\x32\x16.legato.v1.HandOffCallH\x00\x42\x07\n\x05\x65vent\"]\n\x0bHandOffCall\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x18\n\x10generated_tokens\x18\x04 \x01(\r\"\x1b\n\x05Hello\x12\x12\n\ngateway_id\x18\x01 \x01(\t\"\xc6\x02\n\nSubmitCall\x12)\n\x08identity\x18\x01 \x01(\x0b\x32\x17.legato.v1.CallIdentity\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x14\n\x0c\x62lock_hashes\x18\x05 \x03(\x06\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x1d\n\x15queue_timeout_seconds\x18\x07 \x01(\x01\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x11\n\tworker_id\x18\t \x01(\t\x12.\n\rservice_class\x18\n \x01(\x0e\x32\x17.legato.v1.ServiceClass\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x0b \x01(\x01\x12\x1e\n\x16\x65xpected_output_tokens\x18\x0c \x01(\r\"B\n\nFirstToken\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\xb1\x01\n\nFinishCall\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\'\n\x06reason\x18\x03 \x01(\x0e\x32\x17.legato.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.legato.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.legato.v1.Timings\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\"Z\n\x08LoseCall\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x18\n\x10generated_tokens\x18\x04 \x01(\r\" \n\nEndProgram\x12\x12\n\nprogram_id\x18\x01 \x01(\t\"=\n\x10ScheduleResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.legato.v1.SchedulerEvent\"o\n\x0eSchedulerEvent\x12)\n\tplacement\x18\x01 \x01(\x0b\x32\x14.legato.v1.PlacementH\x00\x12)\n\trejection\x18\x02 \x01(\x0b\x32\x14.legato.v1.RejectionH\x00\x42\x07\n\x05\x65vent\"\xb4\x02\n\tPlacement\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x16\n\x0eworker_address\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x1e\n\x16\x65xpected_cached_tokens\x18\x07 \x01(\r\x12\x1d\n\x02kv\x18\x08 \x01(\x0b\x32\x11.legato.v1.KVPlan\x12\x1b\n\x03\x65ta\x18\t \x01(\x0b\x32\x0e.legato.v1.Eta\x12\x1d\n\x15prefill_token_seconds\x18\n \x01(\x01\x12\x14\n\x0cstep_seconds\x18\x0b \x01(\x01\x12#\n\x05\x63\x61\x63he\x18\x0c \x01(\x0b\x32\x14.legato.v1.CacheNote\"n\n\tRejection\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x05 \x01(\x01\"\x14\n\x12ListWorkersRequest\"?\n\x13ListWorkersResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.legato.v1.WorkerStatus\"\xa0\x01\n\x0cWorkerStatus\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.legato.v1.WorkerDescription\x12\x1d\n\x04load\x18\x02 \x01(\x0b\x32\x0f.legato.v1.Load\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x12\n\nnum_placed\x18\x04 \x01(\r\x12\x19\n\x11num_cached_blocks\x18\x05 \x01(\x04\"K\n\x13ListProgramsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x15\n\rinclude_ended\x18\x03 \x01(\x08\"B\n\x14ListProgramsResponse\x12*\n\x08programs\x18\x01 \x03(\x0b\x32\x18.legato.v1.ProgramStatus\"\xc1\x03\n\rProgramStatus\x12\x12\n\nprogram_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12+\n\x07started\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnum_queued\x18\x05 \x01(\r\x12\x13\n\x0bnum_running\x18\x06 \x01(\r\x12\x14\n\x0cnum_finished\x18\x07 \x01(\r\x12\x15\n\rnum_restarted\x18\x08 \x01(\r\x12\x17\n\x0fservice_seconds\x18\t \x01(\x01\x12\x15\n\rqueue_seconds\x18\n \x01(\x01\x12\x1f\n\x05usage\x18\x0b \x01(\x0b\x32\x10.legato.v1.Usage\x12.\n\rservice_class\x18\x0c \x01(\x0e\x32\x17.legato.v1.ServiceClass\x12,\n\x08\x64\x65\x61\x64line\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnum_paused\x18\x0e \x01(\r\x12\x1b\n\x03\x65ta\x18\x0f \x01(\x0b\x32\x0e.legato.v1.Eta\"\x12\n\x10ListPoolsRequest\"9\n\x11ListPoolsResponse\x12$\n\x05pools\x18\x01 \x03(\x0b\x32\x15.legato.v1.PoolStatus\"N\n\x14SetWorkerRoleRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.legato.v1.WorkerRole\"\x17\n\x15SetWorkerRoleResponse2\x96\x03\n\x10SchedulerService\x12G\n\x08Schedule\x12\x1a.legato.v1.ScheduleRequest\x1a\x1b.legato.v1.ScheduleResponse(\x01\x30\x01\x12L\n\x0bListWorkers\x12\x1d.legato.v1.ListWorkersRequest\x1a\x1e.legato.v1.ListWorkersResponse\x12O\n\x0cListPrograms\x12\x1e.legato.v1.ListProgramsRequest\x1a\x1f.legato.v1.ListProgramsResponse\x12\x46\n\tListPools\x12\x1b.legato.v1.ListPoolsRequest\x1a\x1c.legato.v1.ListPoolsResponse\x12R\n\rSetWorkerRole\x12\x1f.legato.v1.SetWorkerRoleRequest\x1a .legato.v1.SetWorkerRoleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'legato.v1.scheduler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCHEDULEREQUEST']._serialized_start=163
-  _globals['_SCHEDULEREQUEST']._serialized_end=221
-  _globals['_GATEWAYEVENT']._serialized_start=224
-  _globals['_GATEWAYEVENT']._serialized_end=537
-  _globals['_HANDOFFCALL']._serialized_start=539
-  _globals['_HANDOFFCALL']._serialized_end=632
-  _globals['_HELLO']._serialized_start=634
-  _globals['_HELLO']._serialized_end=661
-  _globals['_SUBMITCALL']._serialized_start=664
-  _globals['_SUBMITCALL']._serialized_end=990
-  _globals['_FIRSTTOKEN']._serialized_start=992
-  _globals['_FIRSTTOKEN']._serialized_end=1058
-  _globals['_FINISHCALL']._serialized_start=1061
-  _globals['_FINISHCALL']._serialized_end=1238
-  _globals['_LOSECALL']._serialized_start=1240
-  _globals['_LOSECALL']._serialized_end=1330
-  _globals['_ENDPROGRAM']._serialized_start=1332
-  _globals['_ENDPROGRAM']._serialized_end=1364
-  _globals['_SCHEDULERESPONSE']._serialized_start=1366
-  _globals['_SCHEDULERESPONSE']._serialized_end=1427
-  _globals['_SCHEDULEREVENT']._serialized_start=1429
-  _globals['_SCHEDULEREVENT']._serialized_end=1540
-  _globals['_PLACEMENT']._serialized_start=1543
-  _globals['_PLACEMENT']._serialized_end=1761
-  _globals['_REJECTION']._serialized_start=1763
-  _globals['_REJECTION']._serialized_end=1873
-  _globals['_LISTWORKERSREQUEST']._serialized_start=1875
-  _globals['_LISTWORKERSREQUEST']._serialized_end=1895
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=1897
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=1960
-  _globals['_WORKERSTATUS']._serialized_start=1963
-  _globals['_WORKERSTATUS']._serialized_end=2123
-  _globals['_LISTPROGRAMSREQUEST']._serialized_start=2125
-  _globals['_LISTPROGRAMSREQUEST']._serialized_end=2200
-  _globals['_LISTPROGRAMSRESPONSE']._serialized_start=2202
-  _globals['_LISTPROGRAMSRESPONSE']._serialized_end=2268
-  _globals['_PROGRAMSTATUS']._serialized_start=2271
-  _globals['_PROGRAMSTATUS']._serialized_end=2720
-  _globals['_LISTPOOLSREQUEST']._serialized_start=2722
-  _globals['_LISTPOOLSREQUEST']._serialized_end=2740
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=2742
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=2799
-  _globals['_SETWORKERROLEREQUEST']._serialized_start=2801
-  _globals['_SETWORKERROLEREQUEST']._serialized_end=2879
-  _globals['_SETWORKERROLERESPONSE']._serialized_start=2881
-  _globals['_SETWORKERROLERESPONSE']._serialized_end=2904
-  _globals['_SCHEDULERSERVICE']._serialized_start=2907
-  _globals['_SCHEDULERSERVICE']._serialized_end=3313
+  _globals['_SCHEDULEREQUEST']._serialized_start=189
+  _globals['_SCHEDULEREQUEST']._serialized_end=247
+  _globals['_GATEWAYEVENT']._serialized_start=250
+  _globals['_GATEWAYEVENT']._serialized_end=563
+  _globals['_HANDOFFCALL']._serialized_start=565
+  _globals['_HANDOFFCALL']._serialized_end=658
+  _globals['_HELLO']._serialized_start=660
+  _globals['_HELLO']._serialized_end=687
+  _globals['_SUBMITCALL']._serialized_start=690
+  _globals['_SUBMITCALL']._serialized_end=1016
+  _globals['_FIRSTTOKEN']._serialized_start=1018
+  _globals['_FIRSTTOKEN']._serialized_end=1084
+  _globals['_FINISHCALL']._serialized_start=1087
+  _globals['_FINISHCALL']._serialized_end=1264
+  _globals['_LOSECALL']._serialized_start=1266
+  _globals['_LOSECALL']._serialized_end=1356
+  _globals['_ENDPROGRAM']._serialized_start=1358
+  _globals['_ENDPROGRAM']._serialized_end=1390
+  _globals['_SCHEDULERESPONSE']._serialized_start=1392
+  _globals['_SCHEDULERESPONSE']._serialized_end=1453
+  _globals['_SCHEDULEREVENT']._serialized_start=1455
+  _globals['_SCHEDULEREVENT']._serialized_end=1566
+  _globals['_PLACEMENT']._serialized_start=1569
+  _globals['_PLACEMENT']._serialized_end=1877
+  _globals['_REJECTION']._serialized_start=1879
+  _globals['_REJECTION']._serialized_end=1989
+  _globals['_LISTWORKERSREQUEST']._serialized_start=1991
+  _globals['_LISTWORKERSREQUEST']._serialized_end=2011
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=2013
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=2076
+  _globals['_WORKERSTATUS']._serialized_start=2079
+  _globals['_WORKERSTATUS']._serialized_end=2239
+  _globals['_LISTPROGRAMSREQUEST']._serialized_start=2241
+  _globals['_LISTPROGRAMSREQUEST']._serialized_end=2316
+  _globals['_LISTPROGRAMSRESPONSE']._serialized_start=2318
+  _globals['_LISTPROGRAMSRESPONSE']._serialized_end=2384
+  _globals['_PROGRAMSTATUS']._serialized_start=2387
+  _globals['_PROGRAMSTATUS']._serialized_end=2836
+  _globals['_LISTPOOLSREQUEST']._serialized_start=2838
+  _globals['_LISTPOOLSREQUEST']._serialized_end=2856
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=2858
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=2915
+  _globals['_SETWORKERROLEREQUEST']._serialized_start=2917
+  _globals['_SETWORKERROLEREQUEST']._serialized_end=2995
+  _globals['_SETWORKERROLERESPONSE']._serialized_start=2997
+  _globals['_SETWORKERROLERESPONSE']._serialized_end=3020
+  _globals['_SCHEDULERSERVICE']._serialized_start=3023
+  _globals['_SCHEDULERSERVICE']._serialized_end=3429
 # @@protoc_insertion_point(module_scope)

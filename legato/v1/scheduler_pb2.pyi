@@ -12,6 +12,7 @@ from legato.v1 import call_pb2 as _call_pb2
 from legato.v1 import kv_pb2 as _kv_pb2
 from legato.v1 import kvpool_pb2 as _kvpool_pb2
 from legato.v1 import worker_pb2 as _worker_pb2
+from legato.v1 import workflow_pb2 as _workflow_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -442,6 +443,9 @@ class Placement(_message.Message):
     EXPECTED_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     KV_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
+    PREFILL_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     """The program."""
     call_id: _builtins.str
@@ -456,6 +460,10 @@ class Placement(_message.Message):
     """Engine priority, smaller first."""
     expected_cached_tokens: _builtins.int
     """Prompt tokens expected in the worker's cache."""
+    prefill_token_seconds: _builtins.float
+    """Engine seconds for a token of a prompt, on an engine of the model that does nothing else."""
+    step_seconds: _builtins.float
+    """The same for a token of output."""
     @_builtins.property
     def kv(self) -> _kv_pb2.KVPlan:
         """To be handed to the worker as it is."""
@@ -463,6 +471,10 @@ class Placement(_message.Message):
     @_builtins.property
     def eta(self) -> _call_pb2.Eta:
         """The program's, if anything is known of it."""
+
+    @_builtins.property
+    def cache(self) -> _workflow_pb2.CacheNote:
+        """For whoever wants to know why: it goes into the call log."""
 
     def __init__(
         self,
@@ -476,10 +488,13 @@ class Placement(_message.Message):
         expected_cached_tokens: _builtins.int = ...,
         kv: _kv_pb2.KVPlan | None = ...,
         eta: _call_pb2.Eta | None = ...,
+        prefill_token_seconds: _builtins.float = ...,
+        step_seconds: _builtins.float = ...,
+        cache: _workflow_pb2.CacheNote | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "kv", b"kv"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "eta", b"eta", "kv", b"kv"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call_id", b"call_id", "eta", b"eta", "expected_cached_tokens", b"expected_cached_tokens", "kv", b"kv", "priority", b"priority", "program_id", b"program_id", "worker_address", b"worker_address", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "call_id", b"call_id", "eta", b"eta", "expected_cached_tokens", b"expected_cached_tokens", "kv", b"kv", "prefill_token_seconds", b"prefill_token_seconds", "priority", b"priority", "program_id", b"program_id", "step_seconds", b"step_seconds", "worker_address", b"worker_address", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

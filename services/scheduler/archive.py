@@ -13,8 +13,8 @@ from typing import Any
 from services.common.state import Store, StoreUnavailable
 from services.scheduler import metrics
 from services.scheduler.events import ProgramRestored, TokenUsage
-from services.scheduler.forecast import ServiceClass
 from services.scheduler.records import Program
+from services.scheduler.service_class import ServiceClass
 from services.scheduler.term import Term
 
 _log = logging.getLogger(__name__)

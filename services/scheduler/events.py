@@ -11,7 +11,7 @@ from math import inf
 from typing import TypeAlias
 
 from services.common.errors import Reason
-from services.scheduler.forecast import NO_FORECAST, Forecast, ServiceClass
+from services.common.forecast import NO_FORECAST, Forecast
 from services.scheduler.pool_events import (
     NO_PLAN,
     CallHandedOff,
@@ -25,6 +25,7 @@ from services.scheduler.pool_events import (
     Role,
     RoleChanged,
 )
+from services.scheduler.service_class import ServiceClass
 
 CallKey: TypeAlias = tuple[str, str]
 """(program_id, call_id)."""

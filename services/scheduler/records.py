@@ -8,9 +8,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from services.scheduler.events import CallKey, CallSubmitted, LoadReported, TokenUsage, WorkerJoined
-from services.scheduler.forecast import ServiceClass
 from services.scheduler.pool_events import NO_PLAN
 from services.scheduler.prefixes import Marks, Prefixes, depth, marks_of
+from services.scheduler.service_class import ServiceClass
 from services.scheduler.tenants import Tenant
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from legato.v1 import call_pb2, scheduler_pb2, worker_pb2
 from services.common.errors import Reason
+from services.common.forecast import NO_FORECAST, Forecast
 from services.common.laws import Point
 from services.scheduler.eta import Eta
 from services.scheduler.events import (
@@ -24,10 +25,10 @@ from services.scheduler.events import (
     TokenUsage,
     WorkerJoined,
 )
-from services.scheduler.forecast import NO_FORECAST, Forecast, ServiceClass
 from services.scheduler.kv_translation import plan_of, role_of
 from services.scheduler.pool_events import NO_PLAN
 from services.scheduler.records import Program
+from services.scheduler.service_class import ServiceClass
 
 _COMPLETED = (
     call_pb2.FINISH_REASON_STOP,

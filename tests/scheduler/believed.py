@@ -6,8 +6,8 @@ from math import inf
 from services.common.laws import NEVER, Law, Point
 from services.scheduler.events import CallSubmitted
 from services.scheduler.expected import Expected
-from services.scheduler.forecast import ServiceClass
 from services.scheduler.records import Call, Program
+from services.scheduler.service_class import ServiceClass
 from services.scheduler.tenants import Tenant
 
 TYPICAL_SECONDS = 10.0

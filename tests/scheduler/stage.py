@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from services.common.clock import VirtualClock
 from services.common.driver import Driver
+from services.common.forecast import NO_FORECAST, Forecast
 from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
 from services.scheduler.events import (
@@ -30,7 +31,6 @@ from services.scheduler.events import (
     WorkerJoined,
     WorkerLost,
 )
-from services.scheduler.forecast import NO_FORECAST, Forecast
 from services.scheduler.pool_events import ReplicaUpdate
 
 MODEL = "m"

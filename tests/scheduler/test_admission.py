@@ -3,10 +3,10 @@
 import pytest
 
 from services.common.errors import Reason
+from services.common.forecast import Forecast
 from services.common.laws import NEVER, Exponential, Law, Lomax, Point, sometimes
 from services.scheduler import admission
 from services.scheduler.events import GatewayLost, ProgramEnded
-from services.scheduler.forecast import Forecast
 from services.scheduler.ledger import Ledger
 from tests.scheduler.stage import MODEL, Stage
 

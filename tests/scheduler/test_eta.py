@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import Reason
+from services.common.forecast import NO_FORECAST, Forecast
 from services.common.laws import Empirical, Exponential, Law, LogNormal, Lomax, Point
 from services.common.laws.hazard import Hazard
 from services.scheduler.config import SchedulerSection
@@ -25,7 +26,6 @@ from services.scheduler.events import (
     TokenUsage,
     WorkerJoined,
 )
-from services.scheduler.forecast import NO_FORECAST, Forecast
 
 STEP_SECONDS = 0.01
 

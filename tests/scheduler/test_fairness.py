@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.common.forecast import Forecast
 from services.common.laws import Point
 from services.scheduler.events import CallSubmitted
 from services.scheduler.fairness import Flow, StartTags, Tag, Turns, VirtualFinish
-from services.scheduler.forecast import Forecast
 from services.scheduler.tenants import Tenants
 from tests.scheduler.stage import MODEL, Stage
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from services.common.forecast import NO_FORECAST, Forecast
 from services.common.laws import NEVER, Exponential, Point
 from services.scheduler import ordering
 from services.scheduler.config import SchedulerSection
@@ -18,7 +19,6 @@ from services.scheduler.events import (
     TokenUsage,
     WorkerJoined,
 )
-from services.scheduler.forecast import NO_FORECAST, Forecast
 from services.scheduler.habits import Averages, Coupling, Samples, Waits
 from services.scheduler.records import Call
 from tests.scheduler import believed

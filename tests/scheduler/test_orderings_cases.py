@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from services.common.laws import Empirical, Hazard, Law, LogNormal, Lomax, Point, middle
 from services.common.laws.hazard import EDGES
 from services.scheduler import ordering
-from services.scheduler.forecast import ServiceClass
 from services.scheduler.ordering import Ordering
 from services.scheduler.records import Call
+from services.scheduler.service_class import ServiceClass
 from tests.scheduler.believed import call, expected
 from tests.scheduler.stage import Stage
 

@@ -17,10 +17,10 @@ all that are not that late, in order of turns.
 
 from math import inf, log
 
-from services.scheduler.forecast import ServiceClass
 from services.scheduler.ordering import Ordering
 from services.scheduler.rank import due, gittins, latest_start, ln, octave
 from services.scheduler.records import Call
+from services.scheduler.service_class import ServiceClass
 
 
 class Policy(Ordering):

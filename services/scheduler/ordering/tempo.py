@@ -10,10 +10,10 @@ out, and so is preemption. Feasibility is judged when the call is queued.
 
 from math import inf
 
-from services.scheduler.forecast import ServiceClass
 from services.scheduler.ordering import Ordering
 from services.scheduler.rank import due, mean
 from services.scheduler.records import Call
+from services.scheduler.service_class import ServiceClass
 
 
 class Policy(Ordering):

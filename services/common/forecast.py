@@ -1,18 +1,9 @@
-"""Forecast: what is said of a call from outside the scheduler, by who knows more: the workflow service, or a simulator
-that replays the past. Whatever is None is learned or assumed here (knowledge.py)."""
+"""Forecast: what is said of a call by who knows more than the scheduler: the workflow service, a caller, or a simulator
+that replays the past. Whatever is None is learned or assumed by who is told."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from services.common.laws import Law
-
-
-class ServiceClass(IntEnum):
-    """How urgent a program's calls are to their user; the numbers are those of the wire."""
-
-    INTERACTIVE = 1
-    DEFAULT = 2
-    BATCH = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +19,8 @@ class Forecast:
     returns: Law | None = None
     """Seconds from this call's end to the next call of its thread; NEVER: it is the thread's last."""
     importance: float = 0.0
-    """Of its agent for the end of the program (Tokencake), or minus its slack on the critical path; 0: as any other."""
+    """Of its agent for the end of the program (Tokencake), or minus its slack on the critical path, in engine seconds;
+    0: as any other."""
     information: float = 0.0
     """What its end tells of the rest of its program, in nats (LLMSched)."""
 
