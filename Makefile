@@ -8,7 +8,7 @@ ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install model demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-policies bench-paper bench-fidelity peers bench-real bench-decisions clean
+.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-policies bench-paper bench-fidelity peers bench-real bench-decisions clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,16 @@ model: $(MODEL)/config.json ## Make the tiny random Llama that tests and the dem
 $(MODEL)/config.json: services/worker/tiny_model.py | $(INSTALLED)
 	$(BIN)/python -m services.worker.tiny_model $(MODEL)
 
+# Agent frameworks' dependencies are none of ours; tests run their agents with that environment's Python.
+FRAMEWORKS := .venv-frameworks/.installed
+frameworks: $(FRAMEWORKS) ## Install the agent frameworks that tests run on Legato: a minute and 1.1 GB
+$(FRAMEWORKS): pyproject.toml tests/frameworks/constraints.txt
+	@test -x .venv-frameworks/bin/pip || $(PYTHON) -m venv --clear .venv-frameworks
+	@rm -f $@
+	.venv-frameworks/bin/pip install -q "pip==26.3" \
+	  && .venv-frameworks/bin/pip install -q -c tests/frameworks/constraints.txt --group frameworks && touch $@ \
+	  || echo "the agent frameworks do not install here: their tests will skip"
+
 demo: install model ## Agent programs on a real stack, under two policies, with a report
 	$(BIN)/python -m bench.demo
 
@@ -42,7 +52,7 @@ down: ## Stop what `make up` or `make up-cluster` started
 up-cluster: install model ## Real etcd and Redis, every service a process of its own
 	$(BIN)/python -m services up --processes
 
-test: install model ## Run the tests
+test: install model $(FRAMEWORKS) ## Run the tests
 	$(BIN)/python -m pytest
 
 test-slow: install model ## Tests that take minutes
@@ -122,4 +132,4 @@ proto-check: install proto ## Lint the protos, refuse breaking changes, compare 
 	@test -z "$$(git ls-files --others --exclude-standard -- $(STUBS))" || (echo "stubs that git does not track"; exit 1)
 
 clean: ## Remove what was built
-	rm -rf build models run .venv .venv-proto .venv-peers
+	rm -rf build models run .venv .venv-proto .venv-peers .venv-frameworks

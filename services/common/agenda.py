@@ -1,6 +1,7 @@
 """Agenda: what is due when. One entry per key; setting a key again moves it. Memory is bounded by the live keys."""
 
 import heapq
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -19,6 +20,9 @@ class Agenda(Generic[K]):
 
     def __contains__(self, key: K) -> bool:
         return key in self._whens
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._whens)
 
     def set(self, key: K, when: float) -> None:
         """Put `key` down for `when`."""

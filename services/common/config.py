@@ -16,12 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 SECTIONS = (
-    *("cluster", "registry", "state", "telemetry", "gateway", "scheduler", "worker", "simulated", "kvpool", "bench"),
+    *("cluster", "registry", "state", "telemetry", "gateway", "scheduler", "workflow", "worker", "simulated"),
+    *("kvpool", "bench"),
 )
 """Every section a settings file may have."""
 
 PREFIX = "LEGATO_"
 DEFAULT_FILE = "legato.toml"
+_NO_SETTINGS = frozenset(f"{PREFIX}{name}" for name in ("CONFIG", "ADDRESS", "HTTP", "PROGRAM_ID"))
+"""Variables that name the file, or are for clients."""
 
 
 class Section(BaseModel):
@@ -137,7 +140,7 @@ def load(model: type[S], path: Path | str | None = None, environ: Mapping[str, s
     for section in data:
         _known(section, SECTIONS, f"section [{section}]")
     for name, value in environ.items():
-        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
+        if name.startswith(PREFIX) and name not in _NO_SETTINGS:
             _override(data, model, name, value)
     sections = {name: value for name, value in data.items() if name in model.model_fields}
     try:

@@ -1,7 +1,8 @@
 """Where a call's time went and what it used, over all its attempts.
 
 An attempt ends in one of three ways: it ends the call; it is lost, and nobody learns how it spent its time; or it was
-to prefill only, tells how long that took, and hands the call over to a worker that decodes it.
+to prefill only, tells how long that took, and hands the call over to a worker that decodes it. A call that nobody ends
+well has spent its time as it looked from here.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,9 @@ class Account:
         self._now = now
         self._since = now()
         """When it last began to wait or to run."""
+        self._running = False
+        self._first_at: float | None = None
+        """When the client could have the first token."""
         self._waited_seconds = 0.0
         self._lost_seconds = 0.0
         """On workers that were lost."""
@@ -33,16 +37,19 @@ class Account:
     def place(self) -> None:
         """It runs from now on."""
         self._waited_seconds += self._lap()
+        self._running = True
 
     def lose(self) -> None:
         """Its worker is lost: it waits from now on."""
         self._lost_seconds += self._lap()
+        self._running = False
         self.restarts += 1
         metrics.RESTARTS.inc()
 
     def hand_over(self, finish: worker_pb2.Finish, *, decoding: bool) -> None:
         """It was prefilled and waits from now on. `decoding`: the token that this gave stays."""
         self._lap()
+        self._running = False
         self._prefills.queue_seconds += finish.timings.queue_seconds
         self._prefills.prefill_seconds += finish.timings.prefill_seconds
         self._prefills.decode_seconds += finish.timings.decode_seconds
@@ -70,9 +77,26 @@ class Account:
             timings.prefill_seconds += told.prefill_seconds
         return Ending(finish.reason, usage, timings, worker_id)
 
+    def broken(self) -> call_pb2.Timings:
+        """The whole call, which nobody finished, up to now."""
+        timings = call_pb2.Timings()
+        timings.CopyFrom(self._prefills)
+        timings.queue_seconds += self._waited_seconds
+        timings.decode_seconds += self._lost_seconds
+        timings.restarts = self.restarts
+        since, now = self._since, self._now()
+        if not self._running:
+            timings.queue_seconds += now - since
+        else:
+            first = now if self._first_at is None else max(since, self._first_at)
+            timings.prefill_seconds += first - since
+            timings.decode_seconds += now - first
+        return timings
+
     def measure_first_token(self, model: str) -> None:
         """The client can have the first token now."""
-        metrics.TTFT.labels(model).observe(self._now() - self._began)
+        self._first_at = self._now()
+        metrics.TTFT.labels(model).observe(self._first_at - self._began)
 
     def measure(self, model: str, ending: Ending) -> None:
         """The call has ended so."""

@@ -15,12 +15,13 @@ have been, the token is kept from the client until it is known that the call end
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from legato.v1 import call_pb2, scheduler_pb2, worker_pb2
+from legato.v1 import call_pb2, scheduler_pb2, worker_pb2, workflow_pb2
 from services.common.errors import Failure, Reason, reason_named
 from services.gateway import metrics
 from services.gateway.account import Account
+from services.gateway.chronicle import Chronicle
 from services.gateway.eta import aged
-from services.gateway.neighbours import CallKey, Scheduler, Slot, Workers
+from services.gateway.neighbours import CallKey, Log, Scheduler, Slot, Workers
 from services.gateway.piece import Ending, Pending, Piece
 from services.gateway.resuming import holds_state
 
@@ -35,10 +36,14 @@ class Prepared:
 
     start: worker_pb2.StartCall
     submit: scheduler_pb2.SubmitCall
+    began: workflow_pb2.LogEntry
+    """What the call log says of it."""
     incremental: bool
     """The output is wanted as it comes, not only at the end."""
     counts_prompt: bool = True
     """The first call with this prompt, of those of one request."""
+    content_key: bytes = b""
+    """Keys the hash of its output."""
 
 
 class Call:
@@ -49,6 +54,7 @@ class Call:
         prepared: Prepared,
         scheduler: Scheduler,
         workers: Workers,
+        log: Log,
         *,
         max_restarts: int,
         began: float,
@@ -62,6 +68,7 @@ class Call:
         self._prepared = prepared
         self._scheduler = scheduler
         self._workers = workers
+        self._chronicle = Chronicle(log, prepared.began, prepared.content_key)
         self._max_restarts = max_restarts
         self._wake = wake
         self._account = Account(began, now)
@@ -147,6 +154,7 @@ class Call:
                 self._scheduler.first_token(self.key, self._attempt)
         self._num_chars += len(output.text)
         self._pending.add(output)
+        self._chronicle.add(output)
         if not self._withheld:
             self._show()
         if output.HasField("finish"):
@@ -229,6 +237,7 @@ class Call:
         self._generated.clear()
         self._num_chars = 0
         self._pending.clear()
+        self._chronicle.forget()
 
     def _finish(self, finish: worker_pb2.Finish) -> None:
         reason = reason_named(finish.error_reason)
@@ -249,6 +258,7 @@ class Call:
         self.ending = self._account.ending(finish, self._placement.worker_id)
         self._tell_scheduler(finish.reason, self.ending.usage, self.ending.timings)
         self._account.measure(self.model, self.ending)
+        self._chronicle.end(self.ending, self._placement)
         self._wake()
 
     @property
@@ -276,9 +286,10 @@ class Call:
             self._slot = None
         cancelled = failure.reason is Reason.CANCELLED
         reason = call_pb2.FINISH_REASON_ABORT if cancelled else call_pb2.FINISH_REASON_ERROR
-        usage = call_pb2.Usage(completion_tokens=len(self._generated))
-        self._tell_scheduler(reason, usage, call_pb2.Timings())
+        num_generated = len(self._generated)
+        self._tell_scheduler(reason, call_pb2.Usage(completion_tokens=num_generated), call_pb2.Timings())
         metrics.CALLS.labels(self.model, failure.reason.name.lower()).inc()
+        self._chronicle.fail(reason, failure, num_generated, self._account.broken(), self._placement)
         self._wake()
 
     def _tell_scheduler(

@@ -6,6 +6,7 @@ the block aborts what still runs.
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import ParamSpec, TypeVar
@@ -17,14 +18,15 @@ from legato.v1 import scheduler_pb2, worker_pb2
 from services.common import telemetry
 from services.common.errors import Failure, Reason
 from services.gateway import identity as identities
-from services.gateway import metrics
+from services.gateway import log_entries, metrics
 from services.gateway.call import Call, Prepared
 from services.gateway.config import GatewaySection
+from services.gateway.content import contents_of, of_length
 from services.gateway.identity import Identity
 from services.gateway.models import Models
-from services.gateway.neighbours import Scheduler, Workers
+from services.gateway.neighbours import Log, Scheduler, Workers
 from services.gateway.render import Model, Prompt
-from services.gateway.request import Chat, Request
+from services.gateway.request import Chat, Contents, Request
 from services.gateway.resuming import holds_state, repeats
 from services.gateway.run import Run
 
@@ -37,11 +39,14 @@ _RETRY_AFTER_SECONDS = 1.0
 class Calls:
     """All calls of this gateway."""
 
-    def __init__(self, section: GatewaySection, models: Models, scheduler: Scheduler, workers: Workers) -> None:
+    def __init__(
+        self, section: GatewaySection, models: Models, scheduler: Scheduler, workers: Workers, log: Log
+    ) -> None:
         self.section = section
         self.models = models
         self._scheduler = scheduler
         self._workers = workers
+        self._log = log
         self._num_in_flight = 0
 
     async def offload(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -60,7 +65,7 @@ class Calls:
         Failure.
         """
         now = asyncio.get_running_loop().time
-        began = now()
+        began, at = now(), time.time()
         num_calls = sum(request.choices for request in requests)
         self._check(requests, num_calls)
         model = self.models.find(requests[0].model)
@@ -69,7 +74,7 @@ class Calls:
             telemetry.call_context(identity.program_id, identity.call_id),
             _span(identity, model, requests[0], parent) as span,
         ):
-            prepared = await self.offload(size_bytes, self._prepare, identity, model, requests)
+            prepared = await self.offload(size_bytes, self._prepare, identity, model, requests, at)
             metrics.PREPARE.observe(now() - began)
             run = Run(model.name, began)
             try:
@@ -80,11 +85,17 @@ class Calls:
                 run.close()
                 _describe_end(span, run)
 
+    def end_program(self, program_id: str) -> None:
+        """It makes no more calls. Raises Failure when there is no scheduler to tell."""
+        self._scheduler.end_program(program_id)
+        self._log.put(log_entries.program_over(program_id))
+
     def _submit(self, run: Run, prepared: Prepared, now: Callable[[], float]) -> None:
         call = Call(
             prepared,
             self._scheduler,
             self._workers,
+            self._log,
             max_restarts=self.section.max_restarts,
             began=run.began,
             now=now,
@@ -94,6 +105,7 @@ class Calls:
             message = f"the call {call.key[1]!r} of program {call.key[0]!r} is running already"
             raise Failure(Reason.CALL_EXISTS, message, "call_id")
         run.add(call, counts_prompt=prepared.counts_prompt)
+        self._log.put(prepared.began)
         self._scheduler.submit(call)
 
     def _check(self, requests: Sequence[Request], num_calls: int) -> None:
@@ -114,18 +126,30 @@ class Calls:
             self._num_in_flight -= num_calls
             metrics.CALLS_IN_FLIGHT.dec(num_calls)
 
-    def _prepare(self, identity: Identity, model: Model, requests: Sequence[Request]) -> list[Prepared]:
-        """May run in a thread."""
+    def _prepare(self, identity: Identity, model: Model, requests: Sequence[Request], at: float) -> list[Prepared]:
+        """May run in a thread. `at`: when they came, in Unix time."""
         salt = identities.cache_salt(identity.tenant, self.section.salt_secret)
         result: list[Prepared] = []
         for request in requests:
             prompt = model.prompt(request, salt)
+            contents = self._contents(request, len(prompt.token_ids))
             for number in range(request.choices):
                 who = identity.choice(len(result))
-                result.append(self._prepared(who, model.name, request, prompt, number))
+                start, submit = self._messages(who, model.name, request, prompt, number)
+                began = log_entries.began(at, start.identity, who.source, submit, contents)
+                key, first = self.section.content_key, number == 0
+                result.append(Prepared(start, submit, began, request.incremental, first, key))
         return result
 
-    def _prepared(self, identity: Identity, model: str, request: Request, prompt: Prompt, number: int) -> Prepared:
+    def _contents(self, request: Request, prompt_tokens: int) -> Contents:
+        if request.contents is not None:
+            return of_length(request.contents, prompt_tokens)
+        return contents_of(request.source, prompt_tokens, self.section.content_key)
+
+    def _messages(
+        self, identity: Identity, model: str, request: Request, prompt: Prompt, number: int
+    ) -> tuple[worker_pb2.StartCall, scheduler_pb2.SubmitCall]:
+        """What the worker and the scheduler are told of the `number`-th answer to a request."""
         who = identity.message()
         section = self.section
         start = worker_pb2.StartCall(
@@ -158,7 +182,7 @@ class Calls:
             expected_output_tokens=request.urgency.expected_output_tokens,
             queue_timeout_seconds=self.section.queue_timeout_seconds,
         )
-        return Prepared(start, submit, request.incremental, counts_prompt=number == 0)
+        return start, submit
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from services.common.config import ClusterSection, RegistrySection, Section, TelemetrySection
+from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection
 
 
 class GatewaySection(Section):
@@ -49,7 +49,16 @@ class GatewaySection(Section):
     tenant_header: str = "x-legato-tenant"
     """HTTP header that names the tenant; empty: every HTTP call is the default tenant's."""
     salt_secret: SecretStr = SecretStr("")
-    """Keys the salts that keep tenants' KV apart. Must be the same at all gateways."""
+    """Keys the salts that keep tenants' KV apart and the hashes of what prompts say. The same at all gateways."""
+    call_log_entries: int = Field(default=100_000, ge=1)
+    """Events that wait for the call log while the state store is away; beyond it the oldest are dropped."""
+    call_log_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
+    """Of the whole call log in the state store, at most; what is older is dropped. The same at all gateways."""
+
+    @property
+    def content_key(self) -> bytes:
+        """Keys the hashes of what prompts say."""
+        return self.salt_secret.get_secret_value().encode()
 
 
 class Settings(BaseModel):
@@ -59,5 +68,6 @@ class Settings(BaseModel):
 
     cluster: ClusterSection = ClusterSection()
     registry: RegistrySection = RegistrySection()
+    state: StateSection = StateSection()
     telemetry: TelemetrySection = TelemetrySection()
     gateway: GatewaySection = GatewaySection()

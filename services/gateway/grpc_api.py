@@ -8,15 +8,17 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from opentelemetry.trace import SpanKind, StatusCode
 
-from legato.v1 import gateway_pb2, gateway_pb2_grpc, kv_pb2, scheduler_pb2
+from legato.v1 import gateway_pb2, gateway_pb2_grpc, kv_pb2, scheduler_pb2, workflow_pb2
 from services.common import rpc, telemetry
 from services.common.errors import Failure, Reason
 from services.gateway import identity as identities
-from services.gateway import metrics
+from services.gateway import log_entries, metrics
 from services.gateway.calls import Calls
+from services.gateway.neighbours import Log
 from services.gateway.schedule import Scheduler
 from services.gateway.stall import Stall, every
 from services.gateway.wire import request_of, response_of
+from services.gateway.workflow import Workflow
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
@@ -26,15 +28,19 @@ SERVICE_NAME = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_na
 _ROLES = (kv_pb2.WORKER_ROLE_BOTH, kv_pb2.WORKER_ROLE_PREFILL, kv_pb2.WORKER_ROLE_DECODE)
 _REMEMBERED_REQUESTS = 16_384
 _SCHEDULER_SECONDS = 5.0
+_LOOKED_THROUGH = 1000
+"""Programs, for the one whose ETA is wanted."""
 _LONGEST_TOOL_SECONDS = 30 * 24 * 3600.0
 
 
 class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
     """The methods. Failures that they raise become rich statuses in the server."""
 
-    def __init__(self, calls: Calls, scheduler: Scheduler) -> None:
+    def __init__(self, calls: Calls, scheduler: Scheduler, log: Log, workflow: Workflow) -> None:
         self._calls = calls
         self._scheduler = scheduler
+        self._workflow = workflow
+        self._log = log
         self._reported: OrderedDict[str, None] = OrderedDict()
 
     async def Chat(self, request: gateway_pb2.ChatRequest, context: Context) -> AsyncIterator[gateway_pb2.ChatResponse]:
@@ -68,12 +74,13 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
         if self._is_new(request.request_id):
             metrics.TOOL.labels("true" if request.failed else "false").observe(seconds)
             _trace_tool(request)
+            self._log.put(log_entries.tool_ran(request))
         return gateway_pb2.ReportToolSpanResponse()
 
     async def EndProgram(
         self, request: gateway_pb2.EndProgramRequest, context: Context
     ) -> gateway_pb2.EndProgramResponse:
-        self._scheduler.end_program(identities.checked_program_id(request.program_id))
+        self._calls.end_program(identities.checked_program_id(request.program_id))
         return gateway_pb2.EndProgramResponse()
 
     async def ListModels(
@@ -104,6 +111,29 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
         if request.role not in _ROLES:
             raise Failure(Reason.INVALID_ARGUMENT, f"role: must be both, prefill or decode, not {request.role}", "role")
         return await _passed_on(self._scheduler.stub.SetWorkerRole(request, timeout=_SCHEDULER_SECONDS))
+
+    async def Explain(self, request: workflow_pb2.ExplainRequest, context: Context) -> workflow_pb2.ExplainResponse:
+        response = await self._workflow.explain(request)
+        if not response.ended:
+            await self._add_eta(response)
+        return response
+
+    async def ReadLog(
+        self, request: workflow_pb2.ReadLogRequest, context: Context
+    ) -> AsyncIterator[workflow_pb2.ReadLogResponse]:
+        async for response in self._workflow.read_log(request):
+            yield response
+
+    async def _add_eta(self, response: workflow_pb2.ExplainResponse) -> None:
+        """Of a live program, if the scheduler knows it."""
+        listing = scheduler_pb2.ListProgramsRequest(tenant=response.tenant, limit=_LOOKED_THROUGH)
+        try:
+            listed = await self._scheduler.stub.ListPrograms(listing, timeout=_SCHEDULER_SECONDS)
+        except (Failure, grpc.aio.AioRpcError):
+            return  # the rest is worth having without it
+        for program in listed.programs:
+            if program.program_id == response.program_id and program.HasField("eta"):
+                response.eta.CopyFrom(program.eta)
 
     def add_to(self, server: grpc.aio.Server) -> list[str]:
         """Serve there; returns the full names."""

@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +21,9 @@ from services.gateway import identity as identities
 from services.gateway import urgency
 from services.gateway.boundary import HEADERS, boundary
 from services.gateway.calls import Calls
+from services.gateway.content import contents_of
 from services.gateway.eta import headers_of
-from services.gateway.identity import Identity
+from services.gateway.identity import NOTHING_SAID, Resolved, Resolver
 from services.gateway.openai.answer import Answered, ChatShape, Chunks, CompletionShape, Shape, whole
 from services.gateway.openai.chat import parse_chat
 from services.gateway.openai.completions import parse_completion
@@ -37,6 +38,8 @@ _LINGER_SECONDS = 2.0  # for a client that still sends what we refused to read, 
 _BACKLOG = 65_535
 """As long as the kernel allows (net.core.somaxconn). Connections that a busy loop has not accepted yet wait here. One
 that finds no room is tried again by its own kernel after 1, 3, 7, 15, 31, 63 s: it hangs long after the burst."""
+_PROGRAM_PATH = "/p/{program}"
+"""In front of all of the API's paths, for clients of which only the base URL can be set."""
 _LIVE = ("/health", "/healthz", "/livez", "/ping")
 
 
@@ -48,6 +51,8 @@ class _Asked:
     requests: Sequence[Request]
     id_prefix: str
     shape: Shape
+    paths: Sequence[identities.Path] = ()
+    """Of the prompts: what they say."""
 
 
 class HttpDoor:
@@ -56,16 +61,18 @@ class HttpDoor:
     def __init__(self, calls: Calls, unready: Callable[[], str | None], version: str) -> None:
         self._calls = calls
         self._section = calls.section
+        self._resolver = Resolver(calls.section.content_key)
         self._unready = unready
         self._version = version
         self._began = int(time.time())
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=self._section.max_body_bytes, middlewares=[boundary])
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_post("/v1/completions", self._completion)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/v1/models/{name:.+}", self._model)
+        for root in ("", _PROGRAM_PATH):
+            app.router.add_post(f"{root}/v1/chat/completions", self._chat)
+            app.router.add_post(f"{root}/v1/completions", self._completion)
+            app.router.add_get(f"{root}/v1/models", self._models)
+            app.router.add_get(f"{root}/v1/models/{{name:.+}}", self._model)
         for path in _LIVE:
             app.router.add_get(path, self._live)
         app.router.add_get("/readyz", self._ready)
@@ -88,20 +95,45 @@ class HttpDoor:
         return await self._serve(request, understand)
 
     async def _serve(self, request: web.Request, understand: Callable[[bytes], _Asked]) -> web.StreamResponse:
-        identity = identities.from_headers(request.headers, self._section.tenant_header)
-        headers = request[HEADERS] = identity.headers()
-        said = urgency.from_headers(request.headers)
-        body = await self._body(request)
-        asked = await self._calls.offload(len(body), understand, body)
+        path = request.match_info.get("program", "")
+        named = identities.from_headers(request.headers, self._section.tenant_header, path)
+        request[HEADERS] = named.headers()
+        try:
+            said = urgency.from_headers(request.headers)
+            body = await self._body(request)
+            asked = await self._calls.offload(len(body), self._understood, understand, body)
+        except Failure:
+            request[HEADERS] = self._resolver.resolve(named, request.headers, NOTHING_SAID, ()).identity.headers()
+            raise
         asked.requests = [replace(one, urgency=said.over(one.urgency)) for one in asked.requests]
-        return await self._answer(request, identity, asked, len(body), headers)
+        prompts = [(path, one.choices) for path, one in zip(asked.paths, asked.requests, strict=True)]
+        resolved = self._resolver.resolve(named, request.headers, asked.fields, prompts)
+        request[HEADERS] = resolved.identity.headers()
+        answer = await self._answer(request, resolved, asked, len(body), request[HEADERS])
+        if resolved.final:
+            with suppress(Failure):  # a scheduler that is away forgets idle programs by itself
+                self._calls.end_program(resolved.identity.program_id)
+        return answer
+
+    def _understood(self, understand: Callable[[bytes], _Asked], body: bytes) -> _Asked:
+        """May run in a thread."""
+        asked = understand(body)
+        contents = [contents_of(one.source, 0, self._section.content_key) for one in asked.requests]
+        asked.paths = self._resolver.paths(
+            (one.source, each) for one, each in zip(asked.requests, contents, strict=True)
+        )
+        asked.requests = [replace(one, contents=each) for one, each in zip(asked.requests, contents, strict=True)]
+        return asked
 
     async def _answer(
-        self, request: web.Request, identity: Identity, asked: _Asked, size_bytes: int, headers: Mapping[str, str]
+        self, request: web.Request, resolved: Resolved, asked: _Asked, size_bytes: int, headers: Mapping[str, str]
     ) -> web.StreamResponse:
         parent = telemetry.context_from(request.headers.get(telemetry.TRACEPARENT, ""))
+        identity = resolved.identity
         async with self._calls.open(identity, asked.requests, size_bytes=size_bytes, parent=parent) as run:
+            run.listener = resolved.hear
             answer_id = f"{asked.id_prefix}-{identities.fresh_id()}"
+            self._resolver.gave_out(identity, answer_id)
             answered = Answered(answer_id, run.model, int(time.time()), bool(asked.fields.return_token_ids))
             if asked.fields.stream:
                 chunks = Chunks(answered, asked.shape, include_usage=asked.fields.include_usage)

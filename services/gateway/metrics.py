@@ -33,3 +33,8 @@ TOKENIZER_MISMATCHES = Counter(
     "legato_gateway_tokenizer_mismatches_total", "Prompts whose tokens in parts differed from those of a full encode."
 )
 SCHEDULER_CONNECTED = Gauge("legato_gateway_scheduler_connected", "1 while the Schedule stream stands.")
+LOG_WAITING = Gauge("legato_gateway_log_waiting_entries", "Events that wait to be written to the call log.")
+LOG_WRITTEN = Counter("legato_gateway_log_written_total", "Events that were written to the call log.")
+LOG_DROPPED = Counter(
+    "legato_gateway_log_dropped_total", "Events that were not: the state store was away for too long."
+)

@@ -1,8 +1,8 @@
-"""Who a call talks to: the scheduler that finds its places and the workers that run it."""
+"""Who a call talks to: the scheduler that finds its places, the workers that run it, the log that remembers it."""
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from legato.v1 import scheduler_pb2, worker_pb2
+from legato.v1 import scheduler_pb2, worker_pb2, workflow_pb2
 
 if TYPE_CHECKING:
     from services.gateway.call import Call
@@ -42,3 +42,13 @@ class Scheduler(Protocol):
         ...
 
     def finish(self, finished: scheduler_pb2.FinishCall) -> None: ...
+
+    def end_program(self, program_id: str) -> None:
+        """It makes no more calls. Raises Failure when there is no scheduler to tell."""
+        ...
+
+
+class Log(Protocol):
+    def put(self, entry: workflow_pb2.LogEntry) -> None:
+        """Have it written soon. Takes no time and never fails."""
+        ...

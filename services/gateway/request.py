@@ -1,5 +1,6 @@
 """A request in no dialect: what the HTTP and gRPC doors make of what they were sent."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -28,6 +29,18 @@ Source: TypeAlias = Chat | str | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """The messages of a prompt, in order; the tools' schemas, where there are any, are the first of them."""
+
+    hashes: "array[int]"
+    """Of each, 64 bits (content.py)."""
+    tokens: "array[int]"
+    """Of each, by its part of the prompt's characters."""
+    roles: str
+    """Of each a letter: t tools, s system, u user, a assistant, o tool output."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt to be answered `choices` times. Everything was checked, except against the model's limits."""
 
@@ -44,3 +57,5 @@ class Request:
     incremental: bool = False
     """The caller reads along."""
     choices: int = 1
+    contents: Contents | None = None
+    """Of `source`, if they were looked at already; its tokens are guesses until it is tokenized."""

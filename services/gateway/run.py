@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from legato.v1 import call_pb2
 from services.gateway.call import Call
@@ -16,6 +17,8 @@ class Run:
         self.began = began
         self.endings: list[Ending] = []
         """Of the calls whose output was taken whole, in the order in which they ended."""
+        self.listener: Callable[[int, Piece], None] | None = None
+        """Hears whatever is taken."""
         self._usage = call_pb2.Usage()
         self._calls: list[Call] = []
         self._prompted: set[int] = set()
@@ -66,6 +69,8 @@ class Run:
                     if piece.ending:
                         self._open.remove(index)
                         self._count(index, piece.ending)
+                    if self.listener:
+                        self.listener(index, piece)
                     return index, piece
             if self._nudged:
                 self._nudged = False

@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import metadata
 
-from services.common import registry
+from services.common import registry, state
 from services.common.registry import Member
 from services.common.server import grpc_server
+from services.gateway import call_log
 from services.gateway.calls import Calls
 from services.gateway.config import Settings
 from services.gateway.grpc_api import GrpcDoor
@@ -18,6 +19,7 @@ from services.gateway.leader import Leader
 from services.gateway.models import Models
 from services.gateway.schedule import Scheduler
 from services.gateway.workers import Workers
+from services.gateway.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +37,21 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
     """Serve until left; then no new calls are taken and live ones have `drain_seconds` to end."""
     section = settings.gateway
     gateway_id = f"gateway-{fresh_id()}"
-    async with registry.connect(settings.registry, settings.cluster.name) as members, asyncio.TaskGroup() as tasks:
+    async with (
+        registry.connect(settings.registry, settings.cluster.name) as members,
+        state.connect(settings.state, settings.cluster.name) as store,
+        asyncio.TaskGroup() as tasks,
+        call_log.writing(tasks, store, section.call_log_entries, section.call_log_bytes) as log,
+    ):
         scheduler = Scheduler(gateway_id, section.scheduler_grace_seconds)
         models = Models(members, section)
         workers = Workers(tasks)
-        calls = Calls(section, models, scheduler, workers)
-        followers = [tasks.create_task(Leader(members, scheduler).run()), tasks.create_task(models.run())]
+        calls = Calls(section, models, scheduler, workers, log)
+        workflow = Workflow(members)
+        followers = [tasks.create_task(work.run()) for work in (Leader(members, scheduler), models, workflow)]
         try:
-            async with _doors(settings, calls, models, scheduler, gateway_id) as doors:
+            grpc_door = GrpcDoor(calls, scheduler, log, workflow)
+            async with _doors(settings, calls, models, scheduler, grpc_door, gateway_id) as doors:
                 address, http_address = doors.address, doors.http_address
                 member = Member("gateway", gateway_id, address, {"http": http_address})
                 async with members.announce(member):
@@ -56,7 +65,7 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
 
 @asynccontextmanager
 async def _doors(
-    settings: Settings, calls: Calls, models: Models, scheduler: Scheduler, gateway_id: str
+    settings: Settings, calls: Calls, models: Models, scheduler: Scheduler, grpc_door: GrpcDoor, gateway_id: str
 ) -> AsyncGenerator[Running]:
     def unready() -> str | None:
         if not scheduler.connected:
@@ -64,7 +73,6 @@ async def _doors(
         return None if models.ready else "no worker is ready"
 
     section, cluster = settings.gateway, settings.cluster
-    grpc_door = GrpcDoor(calls, scheduler)
     http_door = HttpDoor(calls, unready, _version())
     async with AsyncExitStack() as grpc_open, AsyncExitStack() as http_open:
         server = await grpc_open.enter_async_context(

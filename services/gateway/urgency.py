@@ -34,8 +34,18 @@ _CLASSES: Final = {"interactive": INTERACTIVE, "default": DEFAULT, "batch": BATC
 _SMG_CLASSES: Final = {"system": INTERACTIVE, "interactive": INTERACTIVE, "default": DEFAULT, "bulk": BATCH}
 _OBJECTIVE_HEADER: Final = "x-llm-d-inference-objective"
 """Names an object of the caller's own cluster; those that are named as our classes are understood."""
-_PRIORITY_HEADERS: Final = (("x-legato-priority", 1), ("x-override-priority", 1), ("x-vllm-priority", -1))
-"""Ours, SGLang's, vLLM's; with their polarity."""
+_DYNAMO_PRIORITY: Final = "x-dynamo-request-priority"
+_DYNAMO_TIER: Final = "x-dynamo-request-strict-priority"
+_PRIORITY_HEADERS: Final = (
+    ("x-legato-priority", 1),
+    ("x-override-priority", 1),
+    (_DYNAMO_PRIORITY, 1),
+    ("x-vllm-priority", -1),
+    ("x-litellm-priority", -1),
+)
+"""Ours, SGLang's, Dynamo's, vLLM's, LiteLLM's; with their polarity."""
+_TIER: Final = 100
+"""Priorities between two of Dynamo's strict tiers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,13 @@ def from_headers(headers: Mapping[str, str]) -> Urgency:
     )
 
 
+def tiered(tier: int | None, priority: int | None) -> int | None:
+    """Dynamo's two priorities as one: what is in a higher tier goes first as long as priorities lie within 100."""
+    if not tier:
+        return priority
+    return max(-MOST_PRIORITY, min(MOST_PRIORITY, _TIER * tier + (priority or 0)))
+
+
 def checked_deadline(seconds: float, field: str) -> float:
     """Seconds to the program's end, 0 for none. Raises Failure."""
     if not (seconds == 0 or 0 < seconds <= LONGEST_DEADLINE_SECONDS):  # a NaN is neither
@@ -91,15 +108,24 @@ def _class(headers: Mapping[str, str]) -> call_pb2.ServiceClass.ValueType:
 
 def _priority(headers: Mapping[str, str]) -> int | None:
     for name, polarity in _PRIORITY_HEADERS:
-        if said := headers.get(name):
-            try:
-                priority = int(said)
-            except ValueError:
-                priority = MOST_PRIORITY + 1
-            if abs(priority) > MOST_PRIORITY:
-                raise _refuse(name, f"must be an integer in [-{MOST_PRIORITY}, {MOST_PRIORITY}], got {said[:50]!r}")
-            return polarity * priority
-    return None
+        if (priority := _integer(headers, name)) is not None:
+            return (
+                tiered(_integer(headers, _DYNAMO_TIER), priority) if name == _DYNAMO_PRIORITY else polarity * priority
+            )
+    return tiered(_integer(headers, _DYNAMO_TIER), None)
+
+
+def _integer(headers: Mapping[str, str], name: str) -> int | None:
+    """None where the header is absent."""
+    if not (said := headers.get(name)):
+        return None
+    try:
+        priority = int(said)
+    except ValueError:
+        priority = MOST_PRIORITY + 1
+    if abs(priority) > MOST_PRIORITY:
+        raise _refuse(name, f"must be an integer in [-{MOST_PRIORITY}, {MOST_PRIORITY}], got {said[:50]!r}")
+    return priority
 
 
 def _number(headers: Mapping[str, str], name: str, most: float) -> float:

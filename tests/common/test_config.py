@@ -54,6 +54,11 @@ def test_a_variable_names_the_file(folder: Path):
     assert load(Settings, environ={"LEGATO_CONFIG": str(folder / "other.toml")}).cluster.name == "c2"
 
 
+def test_what_clients_read_is_no_setting():
+    named = {"LEGATO_ADDRESS": "gw:8001", "LEGATO_HTTP": "gw:8000", "LEGATO_PROGRAM_ID": "p"}
+    assert read("", **named) == read("")
+
+
 def test_variables_override_the_file():
     endpoints = '["a:1", "b:2"]'
     settings = read("[worker]\nslots = 8", LEGATO_WORKER__SLOTS="9", LEGATO_REGISTRY__ENDPOINTS=endpoints)

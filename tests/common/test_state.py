@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from services.common.clock import VirtualClock
 from services.common.config import StateSection
-from services.common.state import KEPT_ENTRIES, ONCE_SECONDS, Store, connect
+from services.common.state import KEPT_ENTRIES, ONCE_SECONDS, GroupStatus, Store, StoreUnavailable, connect, order
 from services.common.state.embedded import EmbeddedStore
 from tests.servers.redis import RedisServer, redis_server
 
@@ -208,3 +208,143 @@ async def test_the_embedded_store_forgets_request_ids_and_what_expired():
     await store.increment("n", 1, "r1")
     clock.run(until=ONCE_SECONDS)
     assert await store.increment("n", 1, "r1") == 2
+
+
+def entries_of(found: list[tuple[str, bytes]]) -> list[bytes]:
+    return [entry for _, entry in found]
+
+
+async def test_many_entries_are_appended_in_their_order_among_others(store: Store):
+    await store.append("s", b"0", "r0")
+    await store.append_many("s", [])
+    await store.append_many("s", [b"1", b"2"])
+    await store.append_many("s", [b"1", b"2"])
+    assert entries_of(await store.read("s")) == [b"0", b"1", b"2", b"1", b"2"]
+
+
+async def test_a_stream_keeps_as_many_as_its_writer_says_and_not_many_more(store: Store):
+    for start in range(0, 2000, 100):
+        await store.append_many("s", [b"%d" % number for number in range(start, start + 100)], keep=300)
+    kept = entries_of(await store.read("s", count=5000))
+    assert 300 <= len(kept) <= 500  # Redis drops whole nodes of 100
+    assert kept == [b"%d" % number for number in range(2000 - len(kept), 2000)]
+    assert (await store.status("s", "g")).oldest == (await store.read("s", count=1))[0][0]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_who_waits_gets_what_comes(store: Store, grouped: bool):
+    await store.seek("s", "g")
+
+    async def read(wait_seconds: float) -> list[bytes]:
+        if grouped:
+            return entries_of(await store.read_group("s", "g", "r", wait_seconds=wait_seconds))
+        return entries_of(await store.read("s", wait_seconds=wait_seconds))
+
+    assert await read(0.0) == []
+    assert await read(0.01) == []
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(read(10.0))
+        await store.get("something else")  # is answered meanwhile
+        assert not waiting.done()
+        await store.append_many("s", [b"x", b"y"])
+    assert waiting.result()[:1] == [b"x"]
+
+
+async def test_readers_that_wait_hold_up_nothing_else(store: Store):
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(store.read("s", wait_seconds=10.0)) for _ in range(32)]
+        await asyncio.gather(*(store.put(f"k{number}", b"1") for number in range(100)))
+        await store.append("s", b"x", "r")
+    assert [entries_of(task.result()) for task in waiting] == [[b"x"]] * 32
+
+
+async def test_each_entry_goes_to_one_reader_of_a_group_and_to_every_group(store: Store):
+    await store.append_many("s", [b"%d" % number for number in range(6)])
+    await store.seek("s", "g")
+    await store.seek("s", "h")
+    first = await store.read_group("s", "g", "one", count=2)
+    second = await store.read_group("s", "g", "two", count=100)
+    assert entries_of(first) == [b"0", b"1"]
+    assert entries_of(second) == [b"2", b"3", b"4", b"5"]
+    assert await store.read_group("s", "g", "one") == []
+    assert entries_of(await store.read_group("s", "h", "one")) == [b"%d" % number for number in range(6)]
+
+
+async def test_what_was_not_acknowledged_is_pending_and_given_again_after_a_seek(store: Store):
+    await store.append_many("s", [b"%d" % number for number in range(5)])
+    await store.seek("s", "g")
+    given = await store.read_group("s", "g", "r", count=4)
+    assert (await store.status("s", "g")).pending == 4
+    await store.acknowledge("s", "g", given[1][0])
+    assert (await store.status("s", "g")).pending == 2
+    await store.seek("s", "g", given[1][0])
+    assert entries_of(await store.read_group("s", "g", "r")) == [b"2", b"3", b"4"]
+    assert (await store.status("s", "g")).pending == 3
+    await store.acknowledge("s", "g", (await store.status("s", "g")).newest)
+    status = await store.status("s", "g")
+    assert (status.pending, status.lag) == (0, 0)
+
+
+async def test_thousands_are_acknowledged_at_once(store: Store):
+    await store.append_many("s", [b"x"] * 2500)
+    await store.seek("s", "g")
+    given = await store.read_group("s", "g", "r", count=2500)
+    await store.acknowledge("s", "g", given[-2][0])
+    assert (await store.status("s", "g")).pending == 1
+
+
+async def test_a_group_begins_where_it_is_told(store: Store):
+    await store.append_many("s", [b"0", b"1", b"2"])
+    [(_, _), (middle, _), _] = await store.read("s")
+    await store.seek("s", "g", middle)
+    assert entries_of(await store.read_group("s", "g", "r")) == [b"2"]
+    await store.seek("s", "g")
+    assert entries_of(await store.read_group("s", "g", "r")) == [b"0", b"1", b"2"]
+
+
+async def test_a_status_says_how_far_a_group_has_come(store: Store):
+    assert await store.status("s", "g") == GroupStatus()
+    await store.append_many("s", [b"%d" % number for number in range(5)])
+    ids = [entry_id for entry_id, _ in await store.read("s")]
+    assert await store.status("s", "g") == GroupStatus(ids[0], ids[-1], 0, None)
+    await store.seek("s", "g")
+    await store.read_group("s", "g", "r", count=2)
+    assert await store.status("s", "g") == GroupStatus(ids[0], ids[-1], 2, 3)
+
+
+async def test_a_group_that_is_dropped_or_never_was_has_nothing(store: Store):
+    await store.append_many("s", [b"0"])
+    await store.seek("s", "g")
+    await store.drop_group("s", "g")
+    for group in ("g", "other"):
+        with pytest.raises(StoreUnavailable, match="group"):
+            await store.read_group("s", group, "r")
+        await store.acknowledge("s", group, "1-0")
+        await store.drop_group("s", group)
+    await store.drop_group("no such stream", "g")
+    await store.acknowledge("no such stream", "g", "1-0")
+    assert entries_of(await store.read("s")) == [b"0"]
+
+
+async def test_groups_are_dropped_that_nobody_reads_any_more(subject: Subject):
+    store = subject.store
+    await store.append_many("s", [b"0"])
+    for group in ("dead", "alive", "new"):
+        await store.seek("s", group)
+    await store.read_group("s", "dead", "r")
+    await store.put("marker", b"", expire_seconds=0.05)
+    await subject.expire("marker")
+    await store.read_group("s", "alive", "r")
+    await store.drop_idle_groups("s", 0.04)
+    await store.drop_idle_groups("no such stream", 0.04)
+    with pytest.raises(StoreUnavailable, match="group"):
+        await store.read_group("s", "dead", "r")
+    assert (await store.status("s", "alive")).pending == 1
+    assert entries_of(await store.read_group("s", "new", "r")) == [b"0"]
+
+
+async def test_ids_sort_as_their_entries_were_appended(store: Store):
+    await store.append_many("s", [b"x"] * 12)
+    ids = [entry_id for entry_id, _ in await store.read("s")]
+    assert sorted(ids, key=order) == ids
+    assert order("") == order("0") < order(ids[0])

@@ -116,3 +116,15 @@ async def test_the_services_of_a_process_share_the_embedded_store_of_their_clust
             assert await other.get("a") is None
     async with connect(StateSection(), "one") as later:
         assert await later.get("a") is None
+
+
+@pytest.mark.parametrize("num_turns", range(1, 12))
+async def test_an_operation_that_is_cancelled_at_any_moment_ends_so(store: Store, num_turns: int) -> None:
+    await store.get("k")  # the connection is there
+    operation = asyncio.create_task(store.get("k"))
+    for _ in range(num_turns):
+        await asyncio.sleep(0)
+    if not operation.done():
+        operation.cancel()
+        await asyncio.wait([operation], timeout=5.0)
+        assert operation.cancelled()

@@ -11,13 +11,15 @@ import aiohttp
 import pytest
 
 from services.common import registry
-from services.common.config import ClusterSection, RegistrySection
+from services.common.config import ClusterSection, RegistrySection, StateSection
 from services.common.registry import Registry
 from services.common.registry.embedded import serve_embedded
 from services.gateway.config import GatewaySection, Settings
 from services.gateway.service import Running, running
 from services.worker import tiny_model
 from tests.gateway.fakes import FakeScheduler, FakeWorker, serving
+
+EMBEDDED = StateSection()
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +62,7 @@ Make = Callable[..., AbstractAsyncContextManager[World]]
 @pytest.fixture
 def make_world(model_path: Path) -> Make:
     @asynccontextmanager
-    async def make(num_workers: int = 1, **section: Any) -> AsyncGenerator[World]:
+    async def make(num_workers: int = 1, state: StateSection = EMBEDDED, **section: Any) -> AsyncGenerator[World]:
         scheduler = FakeScheduler()
         workers = [FakeWorker(f"worker-{number}", str(model_path)) for number in range(num_workers)]
         scheduler.workers = workers
@@ -69,6 +71,7 @@ def make_world(model_path: Path) -> Make:
             settings = Settings(
                 cluster=ClusterSection(drain_seconds=0.5),
                 registry=RegistrySection(endpoints=(endpoint,)),
+                state=state,
                 gateway=GatewaySection(http_port=0, port=0, **section),
             )
             members = await stack.enter_async_context(registry.connect(settings.registry, settings.cluster.name))

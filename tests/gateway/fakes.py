@@ -10,7 +10,16 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from legato.v1 import call_pb2, kv_pb2, kvpool_pb2, scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+from legato.v1 import (
+    call_pb2,
+    kv_pb2,
+    kvpool_pb2,
+    scheduler_pb2,
+    scheduler_pb2_grpc,
+    worker_pb2,
+    worker_pb2_grpc,
+    workflow_pb2,
+)
 from services.common import rpc
 from services.common.errors import Failure, Reason
 from services.common.registry import Member, Registry
@@ -34,6 +43,10 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.roles: list[scheduler_pb2.SetWorkerRoleRequest] = []
         self.rejection: scheduler_pb2.Rejection | None = None
         self.eta: call_pb2.Eta | None = None
+        self.speeds = (0.0, 0.0)
+        self.cache: workflow_pb2.CacheNote | None = None
+        self.listed_eta: call_pb2.Eta | None = None
+        """Of the program that it lists."""
         self.leads = True
         self._turn = 0
         self._attempts: dict[tuple[str, str], int] = {}
@@ -64,7 +77,8 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def ListPrograms(
         self, request: scheduler_pb2.ListProgramsRequest, context: Context
     ) -> scheduler_pb2.ListProgramsResponse:
-        return scheduler_pb2.ListProgramsResponse(programs=[scheduler_pb2.ProgramStatus(program_id="p")])
+        program = scheduler_pb2.ProgramStatus(program_id="p", eta=self.listed_eta)
+        return scheduler_pb2.ListProgramsResponse(programs=[program])
 
     async def ListPools(
         self, request: scheduler_pb2.ListPoolsRequest, context: Context
@@ -151,6 +165,9 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
             priority=3,
             kv=self.plans.popleft() if self.plans else None,
             eta=self.eta,
+            prefill_token_seconds=self.speeds[0],
+            step_seconds=self.speeds[1],
+            cache=self.cache,
         )
         return scheduler_pb2.SchedulerEvent(placement=placement)
 

@@ -8,11 +8,14 @@ import aiohttp
 import grpc
 import pytest
 
-from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, scheduler_pb2, worker_pb2
+from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, scheduler_pb2, worker_pb2, workflow_pb2
 from services.common import rpc
+from services.common.clock import VirtualClock
 from services.common.config import ClusterSection
 from services.common.errors import Reason
+from services.common.state.embedded import EmbeddedStore
 from services.gateway.call import Call, Prepared
+from services.gateway.call_log import CallLog
 from services.gateway.piece import Pending
 from services.gateway.schedule import Scheduler
 from services.gateway.service import Running, running
@@ -37,8 +40,11 @@ class _Asking(Call):
     def __init__(self, call_id: str, scheduler: Scheduler, workers: Workers, *others: Call) -> None:
         identity = call_pb2.CallIdentity(program_id="p", call_id=call_id)
         submit = scheduler_pb2.SubmitCall(identity=identity, model="tiny")
-        prepared = Prepared(worker_pb2.StartCall(identity=identity), submit, incremental=False)
-        super().__init__(prepared, scheduler, workers, max_restarts=0, began=0.0, now=lambda: 0.0, wake=lambda: None)
+        began = workflow_pb2.LogEntry(began=workflow_pb2.CallBegan(identity=identity))
+        prepared = Prepared(worker_pb2.StartCall(identity=identity), submit, began, incremental=False)
+        log = CallLog(EmbeddedStore(VirtualClock()), 1, 1)
+        times: dict[str, Any] = {"began": 0.0, "now": lambda: 0.0, "wake": lambda: None}
+        super().__init__(prepared, scheduler, workers, log, max_restarts=0, **times)
         self._others = others
         self._submit_to = scheduler
 

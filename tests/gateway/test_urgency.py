@@ -64,6 +64,17 @@ async def test_classes_are_understood_in_every_dialect(
         ({}, {"priority": 3, **hints(priority=9)}, -3),
         ({}, hints(priority=9), 9),
         ({}, {"priority": 0, **hints(priority=9)}, 0),
+        ({"x-litellm-priority": "7", "x-vllm-priority": "3"}, {}, -3),
+        ({"x-litellm-priority": "7"}, hints(priority=9), -7),
+        ({"x-dynamo-request-priority": "7"}, {"priority": 3, **hints(priority=9)}, 7),
+        ({"x-dynamo-request-strict-priority": "2"}, {}, 200),
+        ({"x-dynamo-request-strict-priority": "2", "x-dynamo-request-priority": "-7"}, {}, 193),
+        ({}, hints(strict_priority=2), 200),
+        ({}, hints(strict_priority=2, priority=9), 209),
+        ({}, hints(strict_priority=900, priority=9), 1000),
+        ({}, hints(strict_priority=0, priority=9), 9),
+        ({}, agentic(priority=5), -5),
+        ({}, {**agentic(priority=5), **hints(priority=9)}, 9),
     ],
 )
 async def test_priorities_have_one_polarity(
@@ -115,6 +126,9 @@ async def test_an_expected_length_is_passed_on(world: World) -> None:
         ({}, agentic(deadline_seconds=1e9), "vllm_xargs.agentic_context.deadline_seconds", "31536000"),
         ({}, agentic(expected_output_length=0), "vllm_xargs.agentic_context.expected_output_length", "1"),
         ({}, hints(priority="high"), "nvext.agent_hints.priority", "integer"),
+        ({}, agentic(priority=1001), "vllm_xargs.agentic_context.priority", "1000"),
+        ({"x-litellm-priority": "1.5"}, {}, "x-litellm-priority", "[-1000, 1000]"),
+        ({"x-dynamo-request-strict-priority": "top"}, {}, "x-dynamo-request-strict-priority", "[-1000, 1000]"),
     ],
 )
 async def test_what_is_not_taken_is_named_with_its_limit(

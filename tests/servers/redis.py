@@ -1,4 +1,4 @@
-"""A real redis-server that tests can kill, freeze and start again. It keeps nothing between its lives."""
+"""A real redis-server that tests can kill, freeze and start again. It forgets all when it ends, unless told not to."""
 
 import contextlib
 import signal
@@ -15,10 +15,11 @@ _START_SECONDS = 10.0
 
 
 class RedisServer:
-    """One server on a unix socket, or on a TCP port of 127.0.0.1 when `port` is given."""
+    """One server on a unix socket, or on a TCP port of 127.0.0.1 when `port` is given. `durable`: it keeps its data."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, durable: bool = False) -> None:
         self._folder = folder
+        self._durable = durable
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -30,7 +31,8 @@ class RedisServer:
         """Start it and wait until it answers."""
         where = ["--unixsocket", f"{self._folder}/redis.sock"] if not self._port else []
         command = [binary("redis-server"), "--port", str(self._port), "--bind", "127.0.0.1", *where]
-        settings = ["--save", "", "--appendonly", "no", "--dir", str(self._folder), "--notify-keyspace-events", "Ex"]
+        durable = ["--appendonly", "yes" if self._durable else "no", "--dir", str(self._folder)]
+        settings = ["--save", "", *durable, "--notify-keyspace-events", "Ex"]
         self._process = subprocess.Popen([*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._await_answer(time.monotonic() + _START_SECONDS)
 
@@ -88,11 +90,11 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_server(tcp: bool = False) -> Generator[RedisServer]:
+def redis_server(tcp: bool = False, durable: bool = False) -> Generator[RedisServer]:
     """A running server. Without redis-server on PATH the test is skipped, or fails when CI=true."""
     # Not tmp_path: the path of a unix socket may have 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="legato-redis-") as folder:
-        server = RedisServer(Path(folder), free_port() if tcp else 0)
+        server = RedisServer(Path(folder), free_port() if tcp else 0, durable)
         server.start()
         try:
             yield server

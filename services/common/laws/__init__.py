@@ -19,6 +19,7 @@ from services.common.laws.empirical import Empirical
 from services.common.laws.hazard import EDGES, Exposure, Hazard, learned_hazard, life_table, middle
 from services.common.laws.intervals import Intervals, Key
 from services.common.laws.law import Law
+from services.common.laws.quantiles import Quantiles
 from services.common.laws.smooth import Exponential, LogNormal, Lomax, Point, Weibull
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Minimum",
     "Mixture",
     "Point",
+    "Quantiles",
     "Weibull",
     "learned",
     "learned_hazard",

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 from services.common.config import StateSection
 from services.common.state import embedded, redis_store
-from services.common.state.store import KEPT_ENTRIES, ONCE_SECONDS, Store, StoreUnavailable
+from services.common.state.store import KEPT_ENTRIES, ONCE_SECONDS, GroupStatus, Store, StoreUnavailable, order
 
-__all__ = ["KEPT_ENTRIES", "ONCE_SECONDS", "Store", "StoreUnavailable", "connect"]
+__all__ = ["KEPT_ENTRIES", "ONCE_SECONDS", "GroupStatus", "Store", "StoreUnavailable", "connect", "order"]
 
 
 @asynccontextmanager

@@ -1,22 +1,23 @@
 """The state store inside the process, for one machine and for tests. Nothing is on disk: it ends with its users."""
 
+import asyncio
 import heapq
-import itertools
-from collections import deque
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from services.common.clock import Clock, LoopClock
-from services.common.state.store import KEPT_ENTRIES, ONCE_SECONDS
+from services.common.state.store import KEPT_ENTRIES, ONCE_SECONDS, GroupStatus, order
+from services.common.state.stream import Stream
 
 
 class EmbeddedStore:
     """A Store of dicts. Its operations take effect at once, so none is ever unavailable."""
 
     def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._values = _Expiring(clock)
         self._once = _Expiring(clock)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, Stream] = {}
         self.users = 0
         """How many connections share it."""
 
@@ -56,13 +57,57 @@ class EmbeddedStore:
         first = self._once.get(once)
         if first is not None:
             return first.decode()
-        entry_id = self._streams.setdefault(stream, _Stream()).append(entry)
+        entry_id = self._stream(stream).append(entry, KEPT_ENTRIES)
         self._once.put(once, entry_id.encode(), ONCE_SECONDS)
         return entry_id
 
-    async def read(self, stream: str, after: str = "0", count: int = 1000) -> list[tuple[str, bytes]]:
-        found = self._streams.get(stream)
-        return found.read(after, count) if found is not None else []
+    async def append_many(self, stream: str, entries: Sequence[bytes], keep: int = KEPT_ENTRIES) -> None:
+        for entry in entries:
+            self._stream(stream).append(entry, keep)
+
+    async def read(
+        self, stream: str, after: str = "0", count: int = 1000, wait_seconds: float = 0.0
+    ) -> list[tuple[str, bytes]]:
+        return await self._waited(stream, wait_seconds, lambda: self._stream(stream).read(order(after)[0], count))
+
+    async def seek(self, stream: str, group: str, after: str = "0") -> None:
+        self._stream(stream).seek(group, order(after)[0])
+
+    async def read_group(
+        self, stream: str, group: str, reader: str, count: int = 1000, wait_seconds: float = 0.0
+    ) -> list[tuple[str, bytes]]:
+        now = self._clock.now
+        return await self._waited(stream, wait_seconds, lambda: self._stream(stream).read_group(group, count, now()))
+
+    async def acknowledge(self, stream: str, group: str, up_to: str) -> None:
+        self._stream(stream).acknowledge(group, order(up_to)[0])
+
+    async def drop_group(self, stream: str, group: str) -> None:
+        self._stream(stream).drop_group(group)
+
+    async def drop_idle_groups(self, stream: str, idle_seconds: float) -> None:
+        self._stream(stream).drop_idle_groups(self._clock.now() - idle_seconds)
+
+    async def status(self, stream: str, group: str) -> GroupStatus:
+        return self._stream(stream).status(group)
+
+    def _stream(self, name: str) -> Stream:
+        return self._streams.setdefault(name, Stream())
+
+    async def _waited(
+        self, stream: str, seconds: float, read: Callable[[], list[tuple[str, bytes]]]
+    ) -> list[tuple[str, bytes]]:
+        found = read()
+        if found or not seconds:
+            return found
+        try:
+            async with asyncio.timeout(seconds):
+                while not found:
+                    await self._stream(stream).more()
+                    found = read()
+        except TimeoutError:
+            return []
+        return found
 
 
 _shared: dict[str, EmbeddedStore] = {}
@@ -122,22 +167,3 @@ class _Expiring:
             due, key = heapq.heappop(self._dues)
             if key in self._values and self._values[key][1] == due:
                 del self._values[key]
-
-
-class _Stream:
-    """Entries numbered from 1; an id is `number-0`, which looks like Redis's."""
-
-    def __init__(self) -> None:
-        self._entries: deque[tuple[str, bytes]] = deque(maxlen=KEPT_ENTRIES)
-        self._appended = 0
-
-    def append(self, entry: bytes) -> str:
-        self._appended += 1
-        entry_id = f"{self._appended}-0"
-        self._entries.append((entry_id, entry))
-        return entry_id
-
-    def read(self, after: str, count: int) -> list[tuple[str, bytes]]:
-        dropped = self._appended - len(self._entries)
-        start = max(0, int(after.partition("-")[0]) - dropped)
-        return list(itertools.islice(self._entries, start, start + count))

@@ -1,13 +1,16 @@
 """The state store in Redis (7.0 and later; one server or a failover pair, not a sharded cluster).
 
 Increment and append run as scripts that remember their result under the request id, so that the one retry made here
-when a connection breaks, and any made by callers, count once. A command that times out is not retried here.
+when a connection breaks, and any made by callers, count once. A command that times out is not retried here. What waits
+for a stream does so in turns that end within the timeout, so a server that hangs is noticed as soon as by any other
+command, and on connections of its own: it takes none from the others, and is not repeated where one breaks, for
+the first try may have been given entries.
 
 Keys: `legato:{cluster}:data:{key}`, and `legato:{cluster}:once:...` for request ids.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -15,16 +18,18 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from services.common.config import StateSection
-from services.common.state.store import KEPT_ENTRIES, ONCE_SECONDS, StoreUnavailable
+from services.common.state.store import KEPT_ENTRIES, ONCE_SECONDS, GroupStatus, StoreUnavailable
 
 _MAX_CONNECTIONS: Final = 32
-"""More operations than this wait for a connection, within their timeout."""
+"""More operations than this wait for a connection, within their timeout. So many more may wait for streams."""
 _SCAN_COUNT: Final = 500
 _ENTRY: Final = b"e"
 """The one field of a stream's entries."""
+_ACKNOWLEDGED: Final = 1_000
+"""Entries that one script acknowledges, so that it does not hold up others."""
 
 # What a server refuses for its own state (no memory, no replicas, a failed snapshot, a permission) has no class of its
 # own in redis-py, so all its errors count.
@@ -47,38 +52,88 @@ redis.call('SET', KEYS[2], id, 'EX', ARGV[2])
 return id
 """
 
+_ACKNOWLEDGE: Final = """
+local found = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', ARGV[2], ARGV[3])
+if found.err then
+  if string.find(found.err, 'NOGROUP') then return 0 end
+  return found
+end
+for _, entry in ipairs(found) do redis.call('XACK', KEYS[1], ARGV[1], entry[1]) end
+return #found
+"""
+
+_STATUS: Final = """
+local answer = {'', '', 0, -1}
+if redis.call('EXISTS', KEYS[1]) == 0 then return answer end
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+if #oldest > 0 then
+  answer[1] = oldest[1][1]
+  answer[2] = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]
+end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local values = {}
+  for at = 1, #group, 2 do values[group[at]] = group[at + 1] end
+  if values['name'] == ARGV[1] then
+    answer[3] = values['pending']
+    answer[4] = values['lag'] or -1
+  end
+end
+return answer
+"""
+
+_DROP_IDLE: Final = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do -- name, NAME, ...
+  local readers = redis.call('XINFO', 'CONSUMERS', KEYS[1], group[2])
+  local idle = #readers > 0
+  for _, reader in ipairs(readers) do -- name, NAME, pending, NUMBER, idle, MILLISECONDS, ...
+    idle = idle and reader[6] >= tonumber(ARGV[1])
+  end
+  if idle then redis.call('XGROUP', 'DESTROY', KEYS[1], group[2]) end
+end
+"""
+
 
 @asynccontextmanager
 async def connect(section: StateSection, cluster: str) -> AsyncGenerator["RedisStore"]:
     """A store on the server at `section.url`; connects with the first operation."""
+    client = Redis.from_pool(_pool(section, retries=1))
+    waiting = Redis.from_pool(_pool(section, retries=0))
+    try:
+        yield RedisStore(client, waiting, f"legato:{cluster}:", section.timeout_seconds)
+    finally:
+        await waiting.aclose()
+        await client.aclose()
+
+
+def _pool(section: StateSection, retries: int) -> BlockingConnectionPool:
     password = section.password.get_secret_value()
-    pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]: its keywords are untyped
+    return BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]: its keywords are untyped
         section.url,
         max_connections=_MAX_CONNECTIONS,
         timeout=section.timeout_seconds,
         socket_timeout=section.timeout_seconds,
         socket_connect_timeout=section.timeout_seconds,
-        retry=Retry(ConstantBackoff(0.02), 1, supported_errors=(RedisConnectionError,)),
+        retry=Retry(ConstantBackoff(0.02), retries, supported_errors=(RedisConnectionError,)),
         **({"password": password} if password else {}),
     )
-    client = Redis.from_pool(pool)
-    try:
-        yield RedisStore(client, f"legato:{cluster}:", section.timeout_seconds)
-    finally:
-        await client.aclose()
 
 
 class RedisStore:
-    """A Store on a Redis client."""
+    """A Store on two Redis clients; `waiting` repeats nothing by itself."""
 
-    def __init__(self, client: Redis, prefix: str, timeout_seconds: float) -> None:
+    def __init__(self, client: Redis, waiting: Redis, prefix: str, timeout_seconds: float) -> None:
         # redis-py types every answer as bytes or text, whichever it was set up for; here they are bytes.
         self._redis: Any = client
+        self._waiting: Any = waiting
         self._data = f"{prefix}data:"
         self._once = f"{prefix}once:"
         self._timeout_seconds = timeout_seconds
         self._increment = client.register_script(_INCREMENT)
         self._append = client.register_script(_APPEND)
+        self._acknowledge = client.register_script(_ACKNOWLEDGE)
+        self._drop_idle = client.register_script(_DROP_IDLE)
+        self._status = client.register_script(_STATUS)
 
     async def get(self, key: str) -> bytes | None:
         async with self._bounded():
@@ -124,10 +179,72 @@ class RedisStore:
         arguments = (entry, ONCE_SECONDS, KEPT_ENTRIES)
         return (await self._run_once(self._append, stream, request_id, arguments)).decode()
 
-    async def read(self, stream: str, after: str = "0", count: int = 1000) -> list[tuple[str, bytes]]:
+    async def append_many(self, stream: str, entries: Sequence[bytes], keep: int = KEPT_ENTRIES) -> None:
+        if not entries:
+            return
+        async with self._bounded(), self._redis.pipeline(transaction=True) as transaction:
+            for entry in entries:
+                transaction.xadd(self._data + stream, {_ENTRY: entry}, maxlen=keep)
+            await transaction.execute()
+
+    async def read(
+        self, stream: str, after: str = "0", count: int = 1000, wait_seconds: float = 0.0
+    ) -> list[tuple[str, bytes]]:
+        client = self._waiting if wait_seconds else self._redis
+        return await self._read(
+            wait_seconds, lambda block: client.xread({self._data + stream: after}, count=count, block=block)
+        )
+
+    async def seek(self, stream: str, group: str, after: str = "0") -> None:
         async with self._bounded():
-            found = await self._redis.xrange(self._data + stream, min=f"({after}", count=count)
-        return [(entry_id.decode(), fields[_ENTRY]) for entry_id, fields in found]
+            try:
+                await self._redis.xgroup_create(self._data + stream, group, after, mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+                await self._redis.xgroup_setid(self._data + stream, group, after)
+
+    async def read_group(
+        self, stream: str, group: str, reader: str, count: int = 1000, wait_seconds: float = 0.0
+    ) -> list[tuple[str, bytes]]:
+        new = {self._data + stream: ">"}
+        return await self._read(
+            wait_seconds, lambda block: self._waiting.xreadgroup(group, reader, new, count=count, block=block)
+        )
+
+    async def acknowledge(self, stream: str, group: str, up_to: str) -> None:
+        done = _ACKNOWLEDGED
+        while done == _ACKNOWLEDGED:
+            async with self._bounded():
+                done = await self._acknowledge(keys=(self._data + stream,), args=(group, up_to, _ACKNOWLEDGED))
+
+    async def drop_group(self, stream: str, group: str) -> None:
+        async with self._bounded():
+            try:
+                await self._redis.xgroup_destroy(self._data + stream, group)
+            except ResponseError as error:
+                if "key to exist" not in str(error):
+                    raise
+
+    async def drop_idle_groups(self, stream: str, idle_seconds: float) -> None:
+        async with self._bounded():
+            await self._drop_idle(keys=(self._data + stream,), args=(round(idle_seconds * 1000),))
+
+    async def status(self, stream: str, group: str) -> GroupStatus:
+        async with self._bounded():
+            oldest, newest, pending, lag = await self._status(keys=(self._data + stream,), args=(group,))
+        return GroupStatus(oldest.decode(), newest.decode(), pending, None if lag < 0 else lag)
+
+    async def _read(self, wait_seconds: float, read: Callable[[int | None], Awaitable[Any]]) -> list[tuple[str, bytes]]:
+        """`read` takes how many milliseconds to block; None: not at all."""
+        now = asyncio.get_running_loop().time
+        until = now() + wait_seconds
+        while True:
+            left = min(until - now(), self._timeout_seconds / 2)
+            async with self._bounded():
+                found = await read(max(1, round(left * 1000)) if left > 0 else None)
+            if found or now() >= until:
+                return [(entry_id.decode(), fields[_ENTRY]) for _, entries in found for entry_id, fields in entries]
 
     async def _run_once(self, script: Any, key: str, request_id: str, arguments: Sequence[bytes | int]) -> Any:
         once = f"{self._once}{len(key)}:{key}:{request_id}"
@@ -137,11 +254,17 @@ class RedisStore:
     @asynccontextmanager
     async def _bounded(self) -> AsyncGenerator[None]:
         """Bounds what is inside, waiting for a connection included, and names what goes wrong with the server."""
+        task = asyncio.current_task()
+        assert task is not None
+        num_cancelled = task.cancelling()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 yield
         except _UNAVAILABLE as error:
             raise StoreUnavailable(f"the state store fails: {str(error) or type(error).__name__}") from error
+        finally:
+            if task.cancelling() > num_cancelled:  # redis-py loses a cancellation that meets its look at a connection
+                raise asyncio.CancelledError
 
 
 def _milliseconds(seconds: float | None) -> int | None:

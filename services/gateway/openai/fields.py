@@ -8,17 +8,12 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from legato.v1 import call_pb2
 from services.common.errors import Failure, Reason
-from services.gateway.urgency import (
-    LONGEST_DEADLINE_SECONDS,
-    MOST_OUTPUT_TOKENS,
-    MOST_PRIORITY,
-    SERVICE_TIERS,
-    Urgency,
-)
+from services.gateway.openai.peers import AgentHints, AgenticContext, Body, Identifying, Priority
+from services.gateway.urgency import SERVICE_TIERS, Urgency, tiered
 
 MAX_STOPS = 32
 MAX_CHOICES_OF_A_CONSTRAINT = 4096
@@ -26,12 +21,6 @@ _SHOWN_CHARACTERS = 80
 _INT32 = 2**31 - 1
 _UNION_ARMS = ("str", "bool")  # which pydantic puts into the path; no field has such a name
 _INT64 = 2**63 - 1
-
-
-class Body(BaseModel):
-    """Base of all request models."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
 
 
 M = TypeVar("M", bound=Body)
@@ -92,8 +81,6 @@ def _listed(value: Any) -> Any:
 
 
 Token = Annotated[int, Field(ge=0, le=_INT32)]
-Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
-OutputLength = Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -118,30 +105,7 @@ class StructuredOutputs(Body):
     grammar: str | None = None
 
 
-class AgenticContext(Body):
-    """Of vLLM Router's clients. How urgent its `priority` is, is not known."""
-
-    deadline_seconds: float | None = Field(default=None, gt=0, le=LONGEST_DEADLINE_SECONDS)
-    expected_output_length: OutputLength | None = None
-
-
-class VllmXargs(Body):
-    agentic_context: AgenticContext | None = None
-
-
-class AgentHints(Body):
-    """Of Dynamo's clients."""
-
-    priority: Priority | None = None
-    """Larger runs first."""
-    osl: OutputLength | None = None
-
-
-class Nvext(Body):
-    agent_hints: AgentHints | None = None
-
-
-class Generation(Body):
+class Generation(Identifying):
     """Fields of both kinds of request."""
 
     model: str = ""
@@ -166,8 +130,6 @@ class Generation(Body):
     priority: Priority | None = None
     """As vLLM has it: smaller runs first."""
     service_tier: Literal["auto", "default", "flex", "batch", "priority", "scale"] | None = None
-    vllm_xargs: VllmXargs | None = None
-    nvext: Nvext | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
@@ -211,7 +173,11 @@ class Generation(Body):
         hints = (self.nvext and self.nvext.agent_hints) or AgentHints()
         return Urgency(
             SERVICE_TIERS[self.service_tier or "auto"],
-            hints.priority if self.priority is None else -self.priority,
+            _first(
+                _lower_first(self.priority),
+                tiered(hints.strict_priority, hints.priority),
+                _lower_first(context.priority),
+            ),
             context.deadline_seconds or 0.0,
             context.expected_output_length or hints.osl or 0,
         )
@@ -243,6 +209,15 @@ class Generation(Body):
 
     def _guided(self) -> list[tuple[str, call_pb2.Constraint]]:
         return _constraints("guided_", self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
+
+
+def _lower_first(priority: int | None) -> int | None:
+    return None if priority is None else -priority
+
+
+def _first(*priorities: int | None) -> int | None:
+    """What is said first."""
+    return next((priority for priority in priorities if priority is not None), None)
 
 
 def _constraints(

@@ -1,14 +1,9 @@
-"""Whose call is it: the one place that knows.
-
-Resolvers are asked in order; the first that recognises a request names its program. A dialect (a harness's session
-header, a body field, the content chain) is one more function in RESOLVERS. A request that nobody recognises is a
-program of its own. What a caller claims is checked here, so that ids can be used in keys, paths and headers.
-"""
+"""A call's identity, and what may stand in one: ids are used in keys, paths and headers, so they are checked here."""
 
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
@@ -34,12 +29,13 @@ class Identity:
     program_id: str
     call_id: str
     source: str
-    """Which resolver recognised it."""
+    """Which dialect named its program, and how sure that is where it is inferred."""
     tenant: str = ""
     agent: str = ""
     thread: str = ""
     step: str = ""
     parents: tuple[str, ...] = ()
+    workflow: str = ""
 
     def message(self) -> call_pb2.CallIdentity:
         """As it travels."""
@@ -51,6 +47,7 @@ class Identity:
             thread=self.thread,
             step=self.step,
             parents=self.parents,
+            workflow=self.workflow,
         )
 
     def choice(self, index: int) -> "Identity":
@@ -60,31 +57,6 @@ class Identity:
     def headers(self) -> dict[str, str]:
         """What the caller is told."""
         return {PROGRAM_HEADER: self.program_id, CALL_HEADER: self.call_id, SOURCE_HEADER: self.source}
-
-
-Resolver = Callable[[Mapping[str, str]], Identity | None]
-"""Headers (of any case) to an identity with the caller's program id, or None if this dialect is not spoken."""
-
-
-def _own_headers(headers: Mapping[str, str]) -> Identity | None:
-    if not (program_id := headers.get(PROGRAM_HEADER, "")):
-        return None
-    return replace(_details(headers), program_id=program_id, source="legato")
-
-
-def _anonymous(headers: Mapping[str, str]) -> Identity | None:
-    return _details(headers)
-
-
-RESOLVERS: Sequence[Resolver] = (_own_headers, _anonymous)
-"""In order of precedence; the last one recognises everything."""
-
-
-def from_headers(headers: Mapping[str, str], tenant_header: str) -> Identity:
-    """Identity of an HTTP request. Raises Failure for ids that cannot be used."""
-    found = next(identity for resolver in RESOLVERS if (identity := resolver(headers)) is not None)
-    tenant = headers.get(tenant_header, "") if tenant_header else ""
-    return _checked(replace(found, tenant=tenant), tenant_header)
 
 
 def from_message(claimed: call_pb2.CallIdentity) -> Identity:
@@ -98,8 +70,30 @@ def from_message(claimed: call_pb2.CallIdentity) -> Identity:
         thread=claimed.thread,
         step=claimed.step,
         parents=tuple(claimed.parents),
+        workflow=claimed.workflow,
     )
     return _checked(identity, "identity.tenant")
+
+
+def from_headers(headers: Mapping[str, str], tenant_header: str, path: str = "") -> Identity:
+    """What our own headers say, and the program that the request's path names.
+
+    A program that they do not name is a new one, of the source "anonymous". Raises Failure for ids that cannot be used.
+    """
+    parents = (parent.strip() for parent in headers.get(f"{HEADER}parents", "").split(","))
+    named = headers.get(PROGRAM_HEADER, "")
+    identity = Identity(
+        program_id=named or path or fresh_id(),
+        call_id=headers.get(CALL_HEADER) or fresh_id(),
+        source="legato" if named else "path" if path else "anonymous",
+        tenant=headers.get(tenant_header, "") if tenant_header else "",
+        agent=headers.get(f"{HEADER}agent", ""),
+        thread=headers.get(f"{HEADER}thread", ""),
+        step=headers.get(f"{HEADER}step", ""),
+        parents=tuple(parent for parent in parents if parent),
+        workflow=headers.get(f"{HEADER}workflow", ""),
+    )
+    return _checked(identity, tenant_header)
 
 
 def fresh_id() -> str:
@@ -120,19 +114,6 @@ def checked_program_id(program_id: str) -> str:
     return program_id
 
 
-def _details(headers: Mapping[str, str]) -> Identity:
-    parents = (parent.strip() for parent in headers.get(f"{HEADER}parents", "").split(","))
-    return Identity(
-        program_id=fresh_id(),
-        call_id=headers.get(CALL_HEADER) or fresh_id(),
-        source="anonymous",
-        agent=headers.get(f"{HEADER}agent", ""),
-        thread=headers.get(f"{HEADER}thread", ""),
-        step=headers.get(f"{HEADER}step", ""),
-        parents=tuple(parent for parent in parents if parent),
-    )
-
-
 def _checked(identity: Identity, tenant_field: str) -> Identity:
     _check_id(identity.program_id, "program_id")
     labels = (
@@ -141,6 +122,7 @@ def _checked(identity: Identity, tenant_field: str) -> Identity:
         ("agent", identity.agent),
         ("thread", identity.thread),
         ("step", identity.step),
+        ("workflow", identity.workflow),
         *(("parents", parent) for parent in identity.parents),
     )
     for field, label in labels:
@@ -150,13 +132,49 @@ def _checked(identity: Identity, tenant_field: str) -> Identity:
     return identity
 
 
+def usable_id(foreign: str, tenant: str) -> str:
+    """A program id for what another dialect calls a session.
+
+    One that could not be a program id is hashed into one rather than refused: whoever chose it does not know our rules.
+    Tenants may choose the same; each has its own.
+    """
+    if not tenant and _is_id(foreign):
+        return foreign
+    text = f"{len(tenant)}:{tenant}{foreign}".encode(errors="surrogatepass")
+    digest = hashlib.blake2b(text, digest_size=8).hexdigest()
+    readable = f"{foreign}@{digest}"
+    return readable if _is_id(readable) else f"session-{digest}"
+
+
+def bounded(foreign: str) -> str:
+    """What another dialect calls a session, as far as it is worth remembering."""
+    if len(foreign) <= MAX_ID_BYTES:
+        return foreign
+    return hashlib.blake2b(foreign.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def usable_label(foreign: str) -> str:
+    """The same for what names an agent, a thread or a step."""
+    if _is_label(foreign):
+        return foreign
+    return hashlib.blake2b(foreign.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def _is_id(text: str) -> bool:
+    return bool(_PATH_SAFE.fullmatch(text)) and text not in (".", "..") and len(text) <= MAX_ID_BYTES
+
+
+def _is_label(text: str) -> bool:
+    return text.isprintable() and len(text.encode(errors="replace")) <= MAX_ID_BYTES
+
+
 def _check_id(text: str, field: str) -> None:
-    if not _PATH_SAFE.fullmatch(text) or text in (".", "..") or len(text) > MAX_ID_BYTES:
+    if not _is_id(text):
         message = f"{field} must be 1 to {MAX_ID_BYTES} characters out of A-Z a-z 0-9 _ - . ~ : @ + = , ; ! $ ( ) *"
         raise Failure(Reason.INVALID_ARGUMENT, message, field)
 
 
 def _check_label(text: str, field: str) -> None:
-    if not text.isprintable() or len(text.encode(errors="replace")) > MAX_ID_BYTES:
+    if not _is_label(text):
         message = f"{field} must be printable text of at most {MAX_ID_BYTES} bytes"
         raise Failure(Reason.INVALID_ARGUMENT, message, field)
