@@ -8,7 +8,7 @@ ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-policies bench-paper bench-fidelity peers bench-real bench-decisions clean
+.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-structure bench-forecast bench-policies bench-paper bench-fidelity peers bench-real bench-decisions clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,12 @@ bench-kv: install model ## What the KV pool is worth: speeds, first tokens, cach
 
 bench-retention: install ## Retention policies over real traces, beside the least possible cost (needs ../shared/traces)
 	$(BIN)/python -m bench.retention
+
+bench-structure: install ## Who waited for whom and which programs are of a kind, found in real traces (needs ../shared/traces)
+	$(BIN)/python -m bench.structure
+
+bench-forecast: install ## How well calls, gaps and programs not seen before are foreseen: ten minutes (needs ../shared/traces)
+	$(BIN)/python -m bench.forecast
 
 bench-policies: install ## Scheduling policies over simulated workloads, beside the limits: three minutes (needs ../shared/traces)
 	$(BIN)/python -m bench.policies

@@ -40,6 +40,7 @@ from legato.errors import (
     Unauthenticated,
     Unavailable,
 )
+from legato.explanation import CacheNote, Drift, ExplainedCall, ExplainedTool, Explanation, Gap
 from legato.messages import (
     Message,
     MessageLike,
@@ -61,6 +62,7 @@ from legato.tool_span import ToolSpan
 __all__ = [
     "Agent",
     "Branch",
+    "CacheNote",
     "CallCancelled",
     "CallExists",
     "CallOptions",
@@ -68,8 +70,13 @@ __all__ = [
     "ContextLengthExceeded",
     "DeadlineExceeded",
     "DeadlineUnreachable",
+    "Drift",
     "Eta",
+    "ExplainedCall",
+    "ExplainedTool",
+    "Explanation",
     "FinishReason",
+    "Gap",
     "InternalError",
     "InvalidRequest",
     "LegatoError",

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from legato import calibrate_command, chat_command
+from legato import calibrate_command, chat_command, explain_command, record_command, run_command
 from legato.client import Client, default_address
 from legato.cluster import ROLES, ProgramStatus
 from legato.errors import LegatoError, Unavailable
@@ -62,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     programs.set_defaults(run=_listing(_programs, program_rows))
     models = commands.add_parser("models", parents=[common], help="list the served models")
     models.set_defaults(run=_listing(lambda client, _: client.models(), model_rows))
+    _add_run(commands.add_parser("run", parents=[common], help="run any process as one program: legato run -- CMD"))
     _add_calibrate(commands.add_parser("calibrate", parents=[common], help="fit the simulator's cost model to workers"))
+    _add_explain(commands.add_parser("explain", parents=[common], help="show where a program's time went"))
+    _add_record(commands.add_parser("record", parents=[common], help="write what happened as a trace to simulate"))
     kv = commands.add_parser("kv", parents=[common], help="list the KV pools: what they hold, give and drop")
     kv.set_defaults(run=_listing(lambda client, _: client.pools(), tier_rows, pool_rows, eviction_rows, kept_rows))
     return parser
@@ -76,6 +79,31 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of an answer")
     parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
     parser.set_defaults(run=chat_command.run)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "legato run [--program ID] [--tenant NAME] [--workflow NAME] [--http HOST:PORT] -- CMD..."
+    parser.add_argument("--program", type=run_command.program_id, metavar="ID", help="otherwise a fresh id")
+    parser.add_argument("--workflow", type=run_command.header_value, metavar="NAME", help="its family's name")
+    parser.add_argument(
+        "--http", metavar="HOST:PORT", help="gateway's HTTP door (LEGATO_HTTP; else port 8000 of --address's host)"
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD...", help="what to run")
+    parser.set_defaults(run=run_command.run)
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("program", metavar="PROGRAM", help="its id")
+    parser.add_argument("--perfetto", metavar="FILE", help="write a trace for ui.perfetto.dev as well")
+    parser.set_defaults(run=explain_command.run)
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--program", default="", metavar="ID", help="only this one; otherwise all in the call log")
+    parser.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
+    parser.add_argument("--out", metavar="FILE", help="programs as the simulator reads them; FILE.gz is packed")
+    parser.add_argument("--perfetto", metavar="FILE", help="a trace for ui.perfetto.dev")
+    parser.set_defaults(run=record_command.run)
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """The door to a cluster."""
 
 import os
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
 
@@ -16,13 +17,17 @@ from legato.cluster import (
     role_request,
     worker_of,
 )
+from legato.errors import error_from
+from legato.explanation import Explanation, explanation_of
 from legato.options import ServiceClass, check_urgency
 from legato.pools import Pool, pool_of
 from legato.program import Program
-from legato.transport import Policy, Transport
-from legato.v1 import gateway_pb2, scheduler_pb2
+from legato.transport import Policy, Transport, trace_metadata
+from legato.v1 import gateway_pb2, scheduler_pb2, workflow_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
+PROGRAM_VARIABLE = "LEGATO_PROGRAM_ID"
+"""The program that this process belongs to: `legato run` sets it."""
 _QUESTION_SECONDS = 30.0  # what a question about the cluster may take when the client sets no deadline
 
 
@@ -64,14 +69,18 @@ class Client:
         service_class: ServiceClass = "default",
         deadline_seconds: float | None = None,
     ) -> Program:
-        """One run of an agent program. Its id is fresh unless given; ids are path-safe and at most 256 bytes.
+        """One run of an agent program. Ids are path-safe and at most 256 bytes. Without one: under `legato run` the
+        process's own program, which ends with the process and not with `async with`; elsewhere a fresh one.
 
         `service_class`: how urgent it is, where its calls say nothing else. `deadline_seconds`: from now, when it is
         wanted complete, at most a year. Nothing is cut off then: the cluster tries to make it, and may refuse a call
         (DEADLINE_UNREACHABLE) when it cannot. Raises InvalidRequest.
         """
         check_urgency(service_class, deadline_seconds)
-        return Program(self._transport, program_id, self._tenant, service_class, deadline_seconds)
+        outer = "" if program_id else os.environ.get(PROGRAM_VARIABLE, "")
+        return Program(
+            self._transport, program_id or outer, self._tenant, service_class, deadline_seconds, outlives=bool(outer)
+        )
 
     async def models(self) -> list[Model]:
         """The served models, by name. Raises LegatoError."""
@@ -101,6 +110,22 @@ class Client:
         request = scheduler_pb2.ListProgramsRequest(tenant=self._tenant, limit=limit, include_ended=include_ended)
         response = await self._transport.unary(self._transport.stub.ListPrograms, request, self._policy())
         return [program_of(program) for program in response.programs]
+
+    async def explain(self, program_id: str) -> Explanation:
+        """Where the program's time went. Raises LegatoError, as NotFound."""
+        request = workflow_pb2.ExplainRequest(program_id=program_id)
+        return explanation_of(await self._transport.unary(self._transport.stub.Explain, request, self._policy()))
+
+    async def read_log(self, program_id: str = "", *, follow: bool = False) -> AsyncGenerator[workflow_pb2.LogEntry]:
+        """The cluster's call log, as far back as it is kept: everybody's or one program's. `follow`: then what comes.
+        An event may be in it twice. Raises LegatoError."""
+        request = workflow_pb2.ReadLogRequest(program_id=program_id, follow=follow)
+        try:
+            async for response in self._transport.stub.ReadLog(request, metadata=trace_metadata()):
+                for entry in response.entries:
+                    yield entry
+        except grpc.aio.AioRpcError as error:
+            raise error_from(error) from error
 
     def _policy(self) -> Policy:
         policy = self._transport.policy

@@ -95,7 +95,9 @@ class Scope(ABC):
 
 
 class Program(Scope):
-    """One run of an agent program: `async with client.program() as program`. Leaving tells the cluster of its end."""
+    """One run of an agent program: `async with client.program() as program`. Leaving tells the cluster of its end,
+    unless the program `outlives` this, being a whole process's.
+    """
 
     def __init__(
         self,
@@ -104,9 +106,12 @@ class Program(Scope):
         tenant: str,
         service_class: ServiceClass,
         deadline_seconds: float | None,
+        *,
+        outlives: bool = False,
     ) -> None:
         super().__init__(self)
         self.transport = transport
+        self._outlives = outlives
         due = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.identity = Identity(program_id or secrets.token_hex(8), tenant, service_class, due)
         self._main = Thread()
@@ -130,6 +135,8 @@ class Program(Scope):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._outlives:
+            return
         try:
             await self.end()
         except LegatoError as failure:  # the program's own outcome matters more than this courtesy

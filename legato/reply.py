@@ -150,14 +150,13 @@ class Assembly:
 
     def finish(self, finish: gateway_pb2.ChatFinish) -> Reply:
         """The whole answer. Raises CallCancelled or InternalError for a call that did not end by itself."""
-        usage, timings = finish.usage, finish.timings
         return Reply(
             "".join(self._text),
             "".join(self._reasoning),
             tuple(self._tool_calls[index] for index in sorted(self._tool_calls)),
             _finish_reason(finish.reason, self._call_id),
-            usage_of(usage),
-            Timings(timings.queue_seconds, timings.prefill_seconds, timings.decode_seconds, timings.restarts),
+            usage_of(finish.usage),
+            timings_of(finish.timings),
             tuple(self._logprobs),
             self._program_id,
             self._call_id,
@@ -170,6 +169,11 @@ class Assembly:
 def usage_of(usage: call_pb2.Usage) -> Usage:
     """The wire's usage as a value."""
     return Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+
+
+def timings_of(timings: call_pb2.Timings) -> Timings:
+    """The wire's timings as a value."""
+    return Timings(timings.queue_seconds, timings.prefill_seconds, timings.decode_seconds, timings.restarts)
 
 
 def eta_of(eta: call_pb2.Eta) -> Eta:

@@ -26,6 +26,7 @@ from sim.programs import SHAPES
 from sim.summary import Summary, summarise
 from sim.trace import Program
 
+_OTHER_SEEDS = 1000
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
@@ -81,20 +82,29 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--divide-context", type=float, default=1.0, help="prompts shorter by this")
     parser.add_argument("--divide-output", type=float, default=1.0, help="outputs shorter by this")
     parser.add_argument("--divide-gaps", type=float, default=1.0, help="waits shorter by this")
+    parser.add_argument("--history", type=int, default=0, help="so many other programs were seen by +forecasts before")
     parser.add_argument("--tenants", type=int, default=0, help="so many, by the envelopes of tenants_servegen")
     parser.add_argument("--out", type=Path, help="directory for plots and results.json")
     return parser.parse_args()
 
 
-def _programs(arguments: argparse.Namespace, seed: int) -> list[Program]:
+def _programs(arguments: argparse.Namespace, limit: int, seed: int) -> list[Program]:
     if arguments.trace in (*SHAPES, "mix"):
-        programs = workload.generated(arguments.trace, arguments.limit or 200, seed)
+        programs = workload.generated(arguments.trace, limit or 200, seed)
     else:
         held = arguments.kv_tokens or load_profile(arguments.profile).kv_tokens
         most = arguments.max_tokens or int(held * arguments.divide_context) - arguments.block_size
-        programs = workload.load(arguments.trace, arguments.limit, seed, max_tokens=most)
+        programs = workload.load(arguments.trace, limit, seed, max_tokens=most)
     divided = (arguments.divide_context, arguments.divide_output, arguments.divide_gaps)
     return workload.scaled(programs, context=divided[0], output=divided[1], gaps=divided[2])
+
+
+def _history(arguments: argparse.Namespace, programs: Sequence[Program], seed: int) -> list[Program]:
+    """Other programs of the same trace or shape, as many as there are up to what was asked for."""
+    own = {program.program_id.split("#")[0] for program in programs}
+    limit = arguments.history if arguments.trace in (*SHAPES, "mix") else 0
+    others = [each for each in _programs(arguments, limit, _OTHER_SEEDS + seed) if each.program_id not in own]
+    return others[: arguments.history]
 
 
 def _arriving(
@@ -124,9 +134,12 @@ def _run(
     cluster = _capacity(arguments)
     with Progress(*_COLUMNS, TimeRemainingColumn(), console=console) as bar:
         for seed in arguments.seeds:
-            programs = _arriving(arguments, _programs(arguments, seed), cluster, seed)
+            programs = _arriving(arguments, _programs(arguments, arguments.limit, seed), cluster, seed)
             critical = _critical_paths(programs, cluster)
-            for name, setup in contenders.items():
+            history = _history(arguments, programs, seed) if arguments.history else ()
+            for name, chosen in contenders.items():
+                seen = bool(history and chosen.workflow)
+                setup = dataclasses.replace(chosen, workflow="warm", history=history) if seen else chosen
                 task = bar.add_task(f"{name}, seed {seed}", total=len(programs))
                 outcome = simulate(
                     programs,

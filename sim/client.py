@@ -11,6 +11,7 @@ from services.common.clock import Clock
 from services.common.forecast import NO_FORECAST, Forecast
 from sim.chains import NOTHING, Chain, Chains
 from sim.gateway import Gateway, Request
+from sim.history import Prompts
 from sim.outcome import CallResult, ProgramResult
 from sim.trace import Call, Program
 
@@ -39,6 +40,7 @@ class Client:
         self._ended = ended
         self._arrived_at = clock.now()
         self._chains = Chains(program.segments, block_tokens)
+        self._prompts = Prompts(program) if gateway.logs else None
         self._texts: dict[str, Chain] = {}
         """What each thread's agents sent and got last."""
         self._children: list[list[Call]] = [[] for _ in program.calls]
@@ -75,6 +77,10 @@ class Client:
         for child in self._children[call.id]:
             if child.gap_s is not None:
                 self._ready_at[child.id] = max(self._ready_at[child.id], self._clock.now() + child.gap_s)
+        prompts = self._prompts
+        logged = (
+            (None, 0, ()) if prompts is None else (prompts.began(call, threads=True), prompts.output(call), call.tools)
+        )
         request = Request(
             program.program_id,
             call.id,
@@ -85,6 +91,7 @@ class Client:
             max(1, call.output_tokens),  # some sources tell of none
             whole.blocks,
             len(prompt.blocks),
+            *logged,
             self._forecasts[call.id] if self._forecasts else NO_FORECAST,
         )
         self._gateway.submit(request, lambda result: self._on_end(call, result))

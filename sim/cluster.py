@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, assert_never
 
-from services.scheduler.events import Action, FleetKnown, Place, Reject, WorkerLost
+from services.scheduler.events import Action, CallForeseen, FleetKnown, Place, Reject, WorkerLost
 from services.scheduler.pool_events import Prefetch, ReleaseProgram
 from services.worker.simulated.cost import Profile, load_profile
 from services.worker.simulated.events import Shape
@@ -17,6 +17,7 @@ from sim.pool import Pool
 from sim.router import Router
 from sim.wire import Wire
 from sim.worker import Worker
+from sim.workflow import Forecaster
 
 if TYPE_CHECKING:
     from sim.experiment import Setup
@@ -33,7 +34,9 @@ class Cluster:
         self.pools: dict[str, Pool] = {}
         self._wire = wire
         self.leader: Leader | Router = self._router() if setup.direct else self._scheduler()
-        self.gateway = Gateway(wire, self.workers, self.leader.tell)
+        self.forecaster = self._forecaster(self.leader) if isinstance(self.leader, Leader) and setup.workflow else None
+        log = None if self.forecaster is None else self.forecaster.log
+        self.gateway = Gateway(wire, self.workers, self.leader.tell, log)
         if setup.dram_bytes:
             for number in range(setup.num_workers):
                 self.pools[f"h{number}"] = Pool(f"h{number}", self._host(), wire, self.pools)
@@ -73,6 +76,8 @@ class Cluster:
             self.leader.core.check()
         for part in (*self.workers.values(), *(pool.core for pool in self.pools.values())):
             part.check()
+        if self.forecaster is not None:
+            self.forecaster.core.check()
 
     def engines(self) -> list[EngineResult]:
         """Every worker that ever was."""
@@ -87,6 +92,16 @@ class Cluster:
     def _scheduler(self) -> Leader:
         return Leader(self.setup.section(), self._wire, self._perform)
 
+    def _forecaster(self, leader: Leader) -> Forecaster:
+        history = self.setup.history if self.setup.workflow == "warm" else ()
+
+        def tell(event: CallForeseen) -> None:
+            leader.tell(event)
+            for pool in self.pools.values() if self.setup.pool_forecasts else ():
+                self._wire.send(pool.foresee, event)
+
+        return Forecaster(self._wire, tell, self.profile, history)
+
     def _host(self) -> Host:
         setup, profile = self.setup, self.profile
         batch = setup.max_num_batched_tokens
@@ -96,6 +111,7 @@ class Cluster:
             block_bytes=profile.kv_bytes_per_token * setup.block_size,
             block_tokens=setup.block_size,
             retention=setup.retention,
+            prefetch_chance=setup.prefetch_chance,
             pcie_speed=profile.pcie_bytes_per_second,
             network_speed=setup.network_bytes_per_second,
             ssd_read_speed=setup.ssd_read_bytes_per_second,

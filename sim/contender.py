@@ -2,6 +2,7 @@
 
 legato                                      a preset of services/scheduler/policies
 legato+oracle                               told the truth about every call
+legato+forecasts                            told what a workflow service foresees that knows nothing at the start
 fcfs+admission=program_cap:programs=8       with another file in a slot, and its parameters
 router:session                              no scheduler: a plain router of sim/router.py
 """
@@ -26,18 +27,22 @@ def contender(text: str, setup: Setup) -> Setup:
             raise ValueError(f"{text!r}: router: and one of {', '.join(ROUTERS)}, alone")
         return replace(setup, direct=True, router=router)
     scheduler: dict[str, Any] = dict(setup.scheduler)
-    oracle = setup.oracle
+    oracle, workflow = setup.oracle, setup.workflow
     for part in parts:
         slot, _, filled = part.partition("=")
         if part == "oracle":
             oracle = True
+        elif part == "forecasts":
+            workflow = "cold"
         elif slot in _SLOTS and filled:
             file, *params = filled.split(":")
             scheduler[slot] = file
             scheduler[f"{slot}_params"] = dict(_parameter(text, param) for param in params)
         else:
-            raise ValueError(f"{text!r}: {part!r} is neither oracle nor one of {', '.join(_SLOTS)}, =, a file's name")
-    chosen = replace(setup, policy=name, scheduler=scheduler, oracle=oracle)
+            raise ValueError(
+                f"{text!r}: {part!r} is neither oracle nor forecasts nor one of {', '.join(_SLOTS)}, =, a file's name"
+            )
+    chosen = replace(setup, policy=name, scheduler=scheduler, oracle=oracle, workflow=workflow)
     try:
         chosen.section()
     except ValidationError as error:

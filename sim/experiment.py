@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from services.scheduler.config import SchedulerSection
 from services.worker.preemption import Preemption
@@ -10,6 +10,8 @@ from sim.faults import Fault
 from sim.outcome import Outcome
 from sim.trace import Program
 from sim.world import World
+
+Workflow = Literal["", "cold", "warm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,21 @@ class Setup:
     """Of its disk tier; 0: there is none."""
     retention: str = "density"
     """What it keeps: a file of services/kvpool/retention."""
+    prefetch_chance: float = 0.0
+    """What it has on disk alone comes back so early that its thread returns sooner with this chance; 0: when it is
+    placed."""
+    pool_forecasts: bool = True
+    """It hears what a workflow service foresees."""
     network_bytes_per_second: float = 12.5e9
     """From one pool into another: 100 Gbit/s."""
     ssd_read_bytes_per_second: float = 6e9
     ssd_write_bytes_per_second: float = 3e9
     oracle: bool = False
     """The scheduler is told the truth about every call."""
+    workflow: Workflow = ""
+    """A workflow service foresees calls; "cold": it knows nothing at the start, "warm": all of `history`."""
+    history: Sequence[Program] = ()
+    """Programs that ended before the run; none of its own."""
     network_seconds: float = 0.0005
     """One way, between any two services."""
     direct: bool = False

@@ -10,6 +10,7 @@ from services.scheduler import events
 from services.scheduler.events import CallKey, Place, Reject, TokenUsage
 from services.scheduler.service_class import ServiceClass
 from services.worker.simulated.events import End, Progress, Receipt
+from services.workflow.events import CallBegan, CallEnded, Event, ProgramOver
 from sim.average import Average
 from sim.outcome import CallResult
 from sim.wire import Wire
@@ -33,6 +34,11 @@ class Request:
     """Of the whole blocks of prompt and output, as far as the output comes back in later prompts."""
     num_prompt_blocks: int
     """How many of them are the prompt's."""
+    began: CallBegan | None = None
+    """As it is logged; None: there is no log."""
+    output: int = 0
+    """Hash of what it generates, and the tools that it asks for then, for the log."""
+    tools: tuple[str, ...] = ()
     forecast: Forecast = NO_FORECAST
     service_class: ServiceClass = ServiceClass.DEFAULT
     deadline_seconds: float = 0.0
@@ -61,6 +67,9 @@ class Live:
     generated: int = 0
     """By attempts that were lost."""
     lost_seconds: float = 0.0
+    prefill_token_seconds: float = 0.0
+    """Of engine seconds, as the scheduler says."""
+    step_seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -83,13 +92,20 @@ class Attempt:
 
 
 class Gateway:
-    """All of the gateways. `tell`: the way to the scheduler, where there is one."""
+    """All of the gateways. `tell`: the way to the scheduler, where there is one; `log`: into the call log, likewise."""
 
-    def __init__(self, wire: Wire, workers: Mapping[str, Worker], tell: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        workers: Mapping[str, Worker],
+        tell: Callable[[events.Event], None],
+        log: Callable[[Event], None] | None = None,
+    ) -> None:
         self._wire = wire
         self._clock = wire.clock
         self._workers = workers
         self._tell = tell
+        self._log = log
         self.live: dict[CallKey, Live] = {}
         self.waiting = Average(self._clock.now())
 
@@ -100,10 +116,19 @@ class Gateway:
         self.live[live.key] = live
         self.waiting.add(1, now)
         self._tell(_announcement(live))
+        if self._log is not None and request.began is not None:
+            self._log(request.began)
 
     def end_program(self, program_id: str) -> None:
         """A program makes no more calls."""
         self._tell(events.ProgramEnded(program_id))
+        if self._log is not None:
+            self._log(ProgramOver(program_id))
+
+    @property
+    def logs(self) -> bool:
+        """There is a call log."""
+        return self._log is not None
 
     def announce(self) -> None:
         """Tell a new scheduler of everything that is alive."""
@@ -121,6 +146,7 @@ class Gateway:
         if live.running is not None:  # the scheduler saw the loss of its worker first
             self._lose(live, 0)
         live.attempt, live.worker_id, live.placed_at = place.attempt, place.worker_id, now
+        live.prefill_token_seconds, live.step_seconds = place.prefill_token_seconds, place.step_seconds
         live.num_attempts += 1
         self.waiting.add(-1, now)
         attempt = live.running = Attempt(self, live)
@@ -143,6 +169,7 @@ class Gateway:
             return
         if live.running is None:
             self.waiting.add(-1, self._clock.now())
+        self._log_end(live, TokenUsage(), False)
         live.ended(self._result(live, None, reject.reason.name))
 
     def on_progress(self, attempt: Attempt, progress: Progress) -> None:
@@ -178,7 +205,17 @@ class Gateway:
         seconds = receipt.prefill_seconds + receipt.decode_seconds + live.lost_seconds if completed else 0.0
         usage = TokenUsage(request.prompt_tokens, live.generated, min(receipt.cached_tokens, request.prompt_tokens))
         self._tell(events.CallFinished(LINK, *live.key, completed, usage, seconds, live.attempt))
+        self._log_end(live, usage, completed)
         live.ended(self._result(live, receipt, "" if completed else Reason.CONTEXT_LENGTH_EXCEEDED.name))
+
+    def _log_end(self, live: Live, usage: TokenUsage, completed: bool) -> None:
+        if self._log is None:
+            return
+        prefilled, generated = usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens
+        seconds = prefilled * live.prefill_token_seconds + generated * live.step_seconds
+        tokens = (usage.prompt_tokens, usage.cached_tokens, generated)
+        request = live.request
+        self._log(CallEnded(*live.key, completed, *tokens, seconds, request.output, request.tools))
 
     def _result(self, live: Live, receipt: Receipt | None, error: str) -> CallResult:
         request, now = live.request, self._clock.now()

@@ -14,6 +14,8 @@ class Host:
     block_tokens: int
     retention: str
     """A file of services/kvpool/retention."""
+    prefetch_chance: float
+    """Of services/kvpool/limits.py."""
     pcie_speed: float
     network_speed: float
     ssd_read_speed: float

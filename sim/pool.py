@@ -19,6 +19,7 @@ from services.kvpool.events import ReleasedLease, Tier, User
 from services.kvpool.limits import Limits
 from services.kvpool.returns import Returns
 from services.scheduler import pool_events
+from services.scheduler.events import CallForeseen
 from services.scheduler.pool_events import KVPlan, PoolJoined, PoolReported, PoolSpeeds
 from sim.host import Host
 from sim.lane import Lane
@@ -44,7 +45,7 @@ class Pool:
             peer_bytes_per_second=host.network_speed,
         )
         policy = retention.load(host.retention)
-        self._limits = Limits()
+        self._limits = Limits(prefetch_chance=host.prefetch_chance)
         self.core = Core(host.dram_bytes, host.ssd_bytes, policy, costs, Returns(), self._limits)
         self._host = host
         self._wire = wire
@@ -133,6 +134,14 @@ class Pool:
         handle, there = prefetch.handle, _replica(prefetch.replica)
         lease = (prefetch.lease_id, pool_events.PREFETCH_LEASE_SECONDS)
         self._ask(lambda request: events.Prefetch(request, NAMESPACE, handle.tip, handle.num_blocks, there, *lease))
+
+    def foresee(self, event: CallForeseen) -> None:
+        """The workflow service says something."""
+        if event.forecast.returns is not None:
+            thread = (event.program_id, event.thread or event.agent)
+            self._driver.feed(
+                events.ThreadForeseen(*thread, event.forecast.returns, event.valid_seconds, bool(event.call_id))
+            )
 
     def release_program(self, program_id: str) -> None:
         """The program has ended, or left."""

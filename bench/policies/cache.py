@@ -10,7 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "policies"
-_SIMULATED = ("services/scheduler", "services/worker/simulated", "services/common", "sim")
+_SIMULATED = ("services/scheduler", "services/worker/simulated", "services/common", "services/workflow", "sim")
 _MEASURED = ("bench/policies/workloads.py", "bench/policies/synthetic.py", "bench/policies/cell.py")
 _KINDS = {".py", ".toml", ".json"}
 

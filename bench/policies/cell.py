@@ -104,7 +104,10 @@ def measured(cell: Cell) -> dict[str, Any]:
     if known is None:
         some = arrived(cell.workload, cell.load, cell.seed)
         began = time.process_time()
-        outcome = simulate(some, setup(cell.workload, contestant), seed=cell.seed)
+        chosen = setup(cell.workload, contestant)
+        if contestant.workflow == "warm":
+            chosen = replace(chosen, history=workloads.history(cell.workload, some, cell.seed))
+        outcome = simulate(some, chosen, seed=cell.seed)
         known = measure(outcome, prepared(cell.workload, cell.seed))
         known["cpu_seconds"] = round(time.process_time() - began, 2)
         cache.write_json(path, known)
@@ -124,6 +127,7 @@ def setup(chosen: Workload, contestant: Contestant) -> Setup:
         oracle=contestant.oracle,
         direct=contestant.direct,
         router=contestant.router,
+        workflow=contestant.workflow,
     )
 
 

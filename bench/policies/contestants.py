@@ -5,11 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from services.scheduler import policy
+from sim.experiment import Workflow
 
 Kind = Literal["baseline", "reference", "published", "clairvoyant", "ours"]
 
 OURS = "legato"
 BASELINE = "fcfs+affinity"
+ORACLE = f"{OURS} (clairvoyant)"
+FORECASTS = f"{OURS}+forecasts"
+"""With a workflow service that has seen other programs of the workload."""
+COLD = f"{FORECASTS} (cold)"
+"""With one that knows nothing at the start."""
 _REFERENCES = ("fcfs", "gittins", "session")
 """Parts of ours without the rest."""
 
@@ -26,6 +32,7 @@ class Contestant:
     direct: bool = False
     """No scheduler: engines' own queues behind a plain router (sim/router.py)."""
     router: str = "session"
+    workflow: Workflow = ""
 
 
 def contestants() -> dict[str, Contestant]:
@@ -39,7 +46,9 @@ def contestants() -> dict[str, Contestant]:
         Contestant(BASELINE, "baseline", "fcfs", direct=True),
         Contestant("fcfs+cache", "published", "fcfs", direct=True, router="cache_aware"),
         Contestant(OURS, "ours", OURS),
-        Contestant(f"{OURS} (clairvoyant)", "clairvoyant", OURS, oracle=True),
+        Contestant(ORACLE, "clairvoyant", OURS, oracle=True),
+        Contestant(FORECASTS, "reference", OURS, workflow="warm"),
+        Contestant(COLD, "reference", OURS, workflow="cold"),
     ]
     for name in policy.names():
         if name == "srpt":

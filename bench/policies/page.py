@@ -8,6 +8,7 @@ from bench.policies.contestants import BASELINE, OURS
 from bench.policies.grid import BUSY
 from bench.policies.verdict import Figures, Goal, Verdict
 from bench.policies.workloads import WORKLOADS
+from bench.policies.worth import worth
 
 Runs = Mapping[tuple[str, float], Mapping[str, Sequence[Figures]]]
 """By workload and load: by contestant: of each seed."""
@@ -24,6 +25,7 @@ def page(
     for load in sorted({verdict.load for verdict in verdicts}, reverse=True):
         some = [verdict for verdict in verdicts if verdict.load == load]
         lines += ["", f"## At {load:g} of saturation", "", *_table(some, runs)]
+    lines += ["", "## What forecasts are worth", "", *worth(runs)]
     lines += ["", "## Goals that are not met", "", *_failing(verdicts)]
     lines += ["", "## All policies", "", *_everyone(verdicts), "", *_workloads(verdicts, runs, reached), ""]
     return "\n".join(lines)

@@ -20,6 +20,10 @@ from sim.waits import Caps
 TENANTS = {"a": 0.35, "b": 0.25, "c": 0.15, "d": 0.1, "e": 0.1, "f": 0.05}
 
 
+_OTHER_SEEDS = 1000
+_MOST_HISTORY = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """What is replayed, and on what."""
@@ -69,6 +73,22 @@ def programs(chosen: Workload, seed: int) -> list[Program]:
         case name:
             found = _sample(_fitting(name, chosen, chosen.programs), chosen, rng, seed)
     return [dataclasses.replace(program, tenant=_tenant(rng)) for program in found]
+
+
+def history(chosen: Workload, some: Sequence[Program], seed: int) -> list[Program]:
+    """Programs of the kind that are none of `some`, the programs of that seed: what went before them."""
+    rng = random.Random(f"history/{chosen.name}/{seed}")
+    own = {_original(program) for program in some}
+    match chosen.name:
+        case "coding_heavy_gaps" | "mix":
+            found = programs(chosen, _OTHER_SEEDS + seed)
+        case name:
+            found = _fitting(name, chosen, 1)
+    others = [program for program in found if _original(program) not in own]
+    others = rng.sample(others, min(len(others), _MOST_HISTORY))
+    if chosen.name == "mix":
+        return others
+    return [dataclasses.replace(program, tenant=_tenant(rng)) for program in others]
 
 
 def arrivals(chosen: Workload, some: Sequence[Program], programs_per_second: float, seed: int) -> list[Program]:
@@ -122,6 +142,11 @@ def _mix(chosen: Workload, seed: int, rng: random.Random) -> list[Program]:
         found += [dataclasses.replace(program, tenant=name.split("_")[0]) for program in some]
     rng.shuffle(found)
     return found
+
+
+def _original(program: Program) -> str:
+    """Its name in its source, where it may be there several times here."""
+    return program.program_id.split("#")[0]
 
 
 def _tenant(rng: random.Random) -> str:

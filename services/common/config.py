@@ -119,7 +119,8 @@ class KVPoolSection(Section):
     retain_seconds: float = Field(default=2.0, ge=0)
     """An engine keeps a call's blocks in its own cache for so long after it, unless others need the room."""
     prefetch: bool = False
-    """Bring a program's blocks back before its tool is expected to return."""
+    """Bring a thread's blocks back from disk before its tool is expected to return. It has not paid yet
+    (docs/decisions/0013)."""
 
 
 class SettingsError(Exception):

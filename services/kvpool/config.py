@@ -9,6 +9,9 @@ from services.common.config import ClusterSection, KVPoolSection, RegistrySectio
 from services.kvpool import retention
 from services.kvpool.limits import Limits
 
+_PREFETCH_CHANCE = 0.1
+"""Hermes' (algorithms.md 1.16)."""
+
 
 class Settings(BaseModel):
     """What a pool reads."""
@@ -40,4 +43,5 @@ def limits(section: KVPoolSection) -> Limits:
         acquire_seconds=section.acquire_seconds,
         lease_seconds=section.lease_seconds,
         reservation_seconds=section.reservation_seconds,
+        prefetch_chance=_PREFETCH_CHANCE if section.prefetch else 0.0,
     )

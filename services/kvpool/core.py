@@ -34,6 +34,8 @@ from services.kvpool.counts import Counts
 from services.kvpool.disk import Disk
 from services.kvpool.events import Event
 from services.kvpool.eviction import Costs, Eviction
+from services.kvpool.foresight import Foresight, Foretold
+from services.kvpool.gaps import Gap, Gaps
 from services.kvpool.leases import Lease, Leases
 from services.kvpool.limits import Limits
 from services.kvpool.namespace import Namespace
@@ -67,10 +69,11 @@ class Core:
         self.counts = Counts()
         self.changes = ChangeLog(limits.max_changes)
         self.namespaces: dict[str, Namespace] = {}
-        self.programs = Programs(limits, returns)
+        self._agenda: Agenda[object] = Agenda()
+        self.foresight = Foresight(returns, self._agenda, limits.max_programs)
+        self.programs = Programs(limits, self.foresight)
         self._trees: dict[str, Tree] = {}
         self.eviction = Eviction(policy, costs, limits, self.places, self._trees)
-        self._agenda: Agenda[object] = Agenda()
         self._actions: list[Action] = []
         jobs = count(1)
         shared = (limits, self.places, self.eviction)
@@ -83,6 +86,7 @@ class Core:
             *(limits, self.eviction, self.programs, self.disk, self.peers, self.leases, self.waits),
             *(self.counts, self._actions),
         )
+        self.gaps = Gaps(limits, costs, self.readers, self.leases, self._agenda)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -101,6 +105,7 @@ class Core:
                 self.waits.caller_gone(event.request)
             case events.FinishCall():
                 self.programs.finish(event.namespace_id, event.user, now)
+                self.gaps.begin(self.programs.named(event.user.program_id, event.user.name), now)
             case events.Attach():
                 self._attach(event)
             case events.Demote():
@@ -108,6 +113,10 @@ class Core:
                 self._actions.append(AnswerDemote(event.request, num_blocks))
             case events.ReleaseProgram():
                 self.programs.release(event.program_id, now)
+            case events.ThreadForeseen():
+                chains = self.programs.named(event.program_id, event.thread)
+                self.foresight.hear(event, [chain.thread for chain in chains], now)
+                self.gaps.begin(chains, now)
             case events.DiskWritten():
                 self.disk.on_written(event)
             case events.DiskRead():
@@ -136,6 +145,12 @@ class Core:
                     self.reservations.end(due, now)
                 case Partial():
                     self.reservations.give_up(due, now)
+                case Foretold():
+                    self.foresight.expire(due)
+                    self.gaps.begin(self.programs.named(*due.name), now)
+                case Gap():
+                    if (prefetch := self.gaps.due(due)) is not None:
+                        self._read(prefetch, now)
                 case _:
                     self.disk.retry()
         return self._settle(now)
@@ -217,6 +232,8 @@ class Core:
         match event:
             case events.Acquire():
                 self.readers.acquire(namespace, event, now)
+                for chain in self.programs.named(event.user.program_id, event.user.name):
+                    self.gaps.end(chain, now)
             case events.PeerRead():
                 self.readers.peer_read(namespace, event, now)
             case events.Prefetch():

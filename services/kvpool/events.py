@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
 
+from services.common.laws import Law
+
 
 class Tier(IntEnum):
     """A kind of memory outside the engines; the numbers are those of KVTier."""
@@ -33,6 +35,11 @@ class User:
     tenant: str = ""
     agent: str = ""
     thread: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the thread: the agent's, where it has none of its own."""
+        return self.thread or self.agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +203,24 @@ class PeerRead:
     lease_seconds: float
 
 
+# What the workflow service says
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadForeseen:
+    """A thread's return is foretold. Newer ones replace older ones; one of a thread that is not known is kept for when
+    it is."""
+
+    program_id: str
+    thread: str
+    """Or the agent, of one without a name."""
+    returns: Law
+    """Of a call that came from its end on, else from now on."""
+    valid_seconds: float
+    running: bool
+    """It is said of a call that came: it has begun here, or is about to."""
+
+
 # What became of the core's actions
 
 
@@ -283,6 +308,7 @@ Event: TypeAlias = (
     | Demote
     | ReleaseProgram
     | PeerRead
+    | ThreadForeseen
     | DiskWritten
     | DiskRead
     | PeerResolved

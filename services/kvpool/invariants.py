@@ -23,6 +23,7 @@ def check(core: Core) -> None:
             _check_users(core, node)
     _check_places(core)
     _check_waits(core)
+    core.foresight.check()
 
 
 def _nodes(tree: Tree) -> list[Node]:

@@ -13,6 +13,11 @@ class Limits:
     """Longest lease of a reader."""
     prefetch_seconds: float = 60.0
     """Longest lease of a Prefetch."""
+    prefetch_chance: float = 0.0
+    """Blocks on disk are brought back so early that their thread returns sooner with this chance; 0: only when the
+    scheduler says so."""
+    prefetch_lead_seconds: float = 0.1
+    """They are there so long before."""
     reservation_seconds: float = 5.0
     """Longest reservation; as long does a block wait for the shards of other ranks."""
     pull_seconds: float = 30.0

@@ -74,6 +74,11 @@ class Programs:
         record = self._records.get(program_id)
         return [] if record is None else list(record.chains.values())
 
+    def named(self, program_id: str, name: str) -> list[Chain]:
+        """Of the program's threads of that name: one in each namespace that it uses."""
+        record = self._records.get(program_id)
+        return [] if record is None else [chain for key, chain in record.chains.items() if key[1] == name]
+
     def begin(self, user: User, tree: Tree, tip: Node, now: float, floors: tuple[float, float]) -> Chain | None:
         """A call of the user begins, on a chain that is here up to the end of `tip`."""
         chain = self.chain(user, tree, now, begins=True)
@@ -112,7 +117,7 @@ class Programs:
         if not program.num_running:
             program.idle_since = now
             program.returns = self._returns.law(program)
-        chain = record.chains.get((namespace_id, user.thread or user.agent))
+        chain = record.chains.get((namespace_id, user.name))
         if chain is not None and chain.thread.num_running:
             thread = chain.thread
             thread.num_running -= 1
@@ -132,10 +137,11 @@ class Programs:
             while len(self._records) > self._limits.max_programs:
                 self.release(next(iter(self._records)), now)
         self._records.move_to_end(user.program_id)
-        key = (tree.space.namespace_id, user.thread or user.agent)
+        key = (tree.space.namespace_id, user.name)
         chain = record.chains.get(key)
         if chain is None:
-            thread = Thread("/".join((user.program_id, *key)), record.program, user.agent, idle_since=now)
+            thread_id = "/".join((user.program_id, *key))
+            thread = Thread(thread_id, record.program, user.agent, idle_since=now, name=key[1])
             chain = record.chains[key] = Chain(record.program, tree, tree.root, thread)
             tree.root.tips.add(chain)
             if len(record.chains) > self._limits.max_threads:

@@ -59,6 +59,8 @@ class Thread:
     """Of the time from `began` to its next call, while one runs; None: nobody knows."""
     next_use: float = inf
     """When it really comes back; known in a replay only."""
+    name: str = ""
+    """Inside its program; the agent, where it has none of its own."""
 
     @property
     def tenant(self) -> str:

@@ -2,6 +2,7 @@
 `kvpool.directory`, to the cluster over TCP, and to other pools from a data port; announced in the registry.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -17,7 +18,7 @@ from services.common import registry
 from services.common.config import KVPoolSection, SettingsError
 from services.common.registry import Member
 from services.common.server import grpc_server
-from services.kvpool import arena, metrics, retention, transfers
+from services.kvpool import arena, metrics, retention, transfers, workflow_watcher
 from services.kvpool.arena import SharedArena
 from services.kvpool.config import Settings, limits, pool_id
 from services.kvpool.core import Core
@@ -79,6 +80,9 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
         os.chmod(socket_path, 0o600)
         member = Member("kvpool", name, server.address, {"data_address": lending.address})
         await stack.enter_async_context(members.announce(member))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        forecasts = tasks.create_task(workflow_watcher.watch(pool, members), name="watch forecasts")
+        stack.callback(forecasts.cancel)
         stack.callback(pool.end)
         yield Running(name, memory.arena_id, server.address, f"unix:{socket_path}", lending.address)
 

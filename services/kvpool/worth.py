@@ -8,7 +8,7 @@ with T the time to the next use. The tau that reaches it is how long it is worth
 from math import inf
 from typing import Literal
 
-from services.common.laws import Hazard, Law
+from services.common.laws import Hazard, Law, Quantiles
 
 Charge = Literal["expected", "horizon"]
 """What room costs: for as long as it is expected to be taken, or for all of tau (as Continuum counts)."""
@@ -43,4 +43,6 @@ def keep_for(law: Law, elapsed: float, gain: float, price: float, charge: Charge
 
 def rate(law: Law, elapsed: float) -> float:
     """The density of one unit of gain for each byte: uses a second, at best."""
+    if isinstance(law, Quantiles):
+        return law.peak(elapsed, NOW)
     return law.peak(elapsed) if isinstance(law, Hazard) else density(law, elapsed, 1.0, 1.0)[0]

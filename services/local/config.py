@@ -5,9 +5,10 @@ from services.gateway.config import Settings as GatewaySettings
 from services.kvpool.config import Settings as KVPoolSettings
 from services.scheduler.config import Settings as SchedulerSettings
 from services.worker.config import Settings as WorkerSettings
+from services.workflow.config import Settings as WorkflowSettings
 
 
-class Settings(GatewaySettings, SchedulerSettings, WorkerSettings, KVPoolSettings):
+class Settings(GatewaySettings, SchedulerSettings, WorkflowSettings, WorkerSettings, KVPoolSettings):
     """Every section of legato.toml."""
 
 

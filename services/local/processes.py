@@ -18,9 +18,9 @@ from services.local.children import STOP_MARGIN_SECONDS, Children, children
 from services.local.config import Settings, pool_directory
 from services.local.ready import announcing
 
-SERVICES = ("scheduler", "kvpool", "worker", "gateway")
+SERVICES = ("scheduler", "workflow", "kvpool", "worker", "gateway")
 """In the order of their start; they stop in the reverse, so that the gateway finishes its calls first."""
-_METRICS_OFFSETS = {"scheduler": 1, "gateway": 2, "kvpool": 3, "worker": 4}
+_METRICS_OFFSETS = {"scheduler": 1, "gateway": 2, "kvpool": 3, "workflow": 4, "worker": 5}
 """From the metrics port of the settings, which is our own; each further worker process takes the next one."""
 
 
@@ -41,8 +41,9 @@ async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[Ch
             group.start("etcd", _etcd(Path(data) / "etcd", host, etcd, peer))
             group.start("redis", _redis(data, host, redis))
             overrides["kvpool.directory"] = pool_directory(settings, str(Path(data) / "kvpool"))
+            left_out = {"kvpool": not settings.kvpool.enabled, "workflow": not settings.workflow.enabled}
             for name in SERVICES:
-                if name == "kvpool" and not settings.kvpool.enabled:
+                if left_out.get(name):
                     continue
                 ports = {"telemetry.metrics_port": metrics_port and metrics_port + _METRICS_OFFSETS[name]}
                 environment = config.environment({**overrides, **ports})

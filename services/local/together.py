@@ -16,6 +16,7 @@ from services.local.children import STOP_MARGIN_SECONDS, children
 from services.local.config import Settings, pool_directory
 from services.local.ready import announcing
 from services.scheduler import service as scheduler
+from services.workflow import service as workflow
 
 _LEASE_SECONDS = 60
 """The registry shares this event loop: a burst of calls is no death, and leading anew costs every waiting call a new
@@ -45,6 +46,8 @@ async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[No
         # Left from the last to the first: the gateway finishes its calls while there are workers for them, and workers
         # save their KV while there is a pool.
         await stack.enter_async_context(scheduler.running(local))
+        if settings.workflow.enabled:
+            await stack.enter_async_context(workflow.running(local))
         if settings.kvpool.enabled:
             await stack.enter_async_context(kvpool.running(local))
         group = await stack.enter_async_context(children(settings.cluster.drain_seconds + STOP_MARGIN_SECONDS))

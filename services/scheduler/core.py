@@ -17,10 +17,11 @@ from services.scheduler.dispatch import Assignment, Dispatch, Refusal
 from services.scheduler.eta import Eta
 from services.scheduler.events import Action, Event, ProgramChanged, Reject, ReleaseProgram, Restarted
 from services.scheduler.fleet import Fleet
+from services.scheduler.foresight import Foresight
 from services.scheduler.knowledge import Knowledge
 from services.scheduler.limits import Limits
 from services.scheduler.lobby import Lobby
-from services.scheduler.placing import answer, place
+from services.scheduler.placing import answer_again, place
 from services.scheduler.policy import Policy
 from services.scheduler.pools import Pools
 from services.scheduler.programs import Programs
@@ -53,6 +54,7 @@ class Core:
         self.tenants = Tenants(limits.tenant_weights)
         self._unsettled: dict[str, None] = {}  # models for which a dispatch pass might place something
         self._workforce = Workforce(self.fleet, self.residents, self._waiting, self.knowledge, limits, self._unsettled)
+        self._foresight = Foresight(self.calls, self._waiting, self.residents, self.knowledge, self._unsettled)
         self._actions: list[Action] = []
         facts = Facts(self.fleet.index, self.pools, limits, policy.placement)
         self.dispatch = Dispatch(self.queue, self.fleet, facts)
@@ -71,6 +73,8 @@ class Core:
                 self._hand_off(event, now)
             case events.ProgramEnded():
                 self._end(event, now)
+            case events.CallForeseen() | events.ForecasterLost():
+                self._foresight.handle(event, now)
             case events.GatewayLost():
                 self._unlink(event, now)
             case events.WorkerJoined():
@@ -101,6 +105,7 @@ class Core:
         for model in self._waiting.stranded(now, _AT_ONCE):
             self._abandon(model, now)
         self._unsettled.update(dict.fromkeys(self._waiting.promote(now, _AT_ONCE)))
+        self._foresight.expire(now, _AT_ONCE)
         self.residents.refresh(now, _AT_ONCE)
         self._unsettled.update(dict.fromkeys(self.queue.lobbies()))
         for program in self.programs.expire(now, _AT_ONCE):
@@ -110,7 +115,8 @@ class Core:
     def next_tick(self) -> float | None:
         if self._unsettled:
             return -inf
-        dues = (self._waiting.next_due(), self.programs.next_due(), self.residents.next_due(self.queue.lobbies()))
+        dues = [each.next_due() for each in (self._waiting, self.programs, self._foresight)]
+        dues.append(self.residents.next_due(self.queue.lobbies()))
         return min((due for due in dues if due is not None), default=None)
 
     def eta(self, program: Program, now: float) -> Eta:
@@ -134,20 +140,17 @@ class Core:
     def _submit(self, event: events.CallSubmitted, now: float) -> None:
         key = (event.program_id, event.call_id)
         if (call := self.calls.get(key)) is not None:
-            if call.link != event.link:
-                self._actions.append(Reject(event.link, *key, Reason.CALL_EXISTS, "another gateway has this call"))
-            elif (call.attempt, call.worker_id) != (event.attempt, event.worker_id):
-                worker = self.fleet.get(call.worker_id)
-                self._actions += [] if worker is None else [answer(call, worker, 0.0)]
+            speed = self.knowledge.engine_seconds.of(call.model)
+            self._actions += answer_again(event, call, self.fleet.get(call.worker_id), speed)
             return
         running = event.attempt > 0 and event.worker_id != ""
-        refused = None if running else self._refusal(event, now)
+        state = (self.fleet, self.queue, self.programs, self.knowledge, self.limits)
+        refused = None if running else refusal(event, *state, now)
         if refused is not None:
             self._actions.append(Reject(event.link, *key, *refused, retry_seconds(refused[0], self._waiting, now)))
             return
         program = self.programs.start(event, self.tenants.get(event.tenant), now)
         call = Call(event, program, now)
-        call.expected_output = self.knowledge.output_tokens(call)
         self.knowledge.begin(call, now)
         self.calls.add(call)
         if running:
@@ -160,14 +163,9 @@ class Core:
         else:
             self._enqueue(call, now, event.queue_timeout_seconds)
 
-    def _refusal(self, event: events.CallSubmitted, now: float) -> tuple[Reason, str] | None:
-        return refusal(event, self.fleet, self.queue, self.programs, self.knowledge, self.limits, now)
-
     def _start(self, event: events.CallStarted, now: float) -> None:
-        call = self.calls.live(event)
-        if call is not None and event.attempt in (0, call.attempt) and (worker := self.fleet.get(call.worker_id)):
-            step_seconds = worker.load.step_seconds or self.limits.assumed_step_seconds
-            worker.start(call, now + call.remaining_output * step_seconds)
+        if (call := self.calls.live(event)) is not None and event.attempt in (0, call.attempt):
+            self.fleet.start(call, now)
 
     def _finish(self, event: events.CallFinished, now: float) -> None:
         if (call := self.calls.live(event)) is None:
@@ -180,6 +178,7 @@ class Core:
         call.program.charge(call, seconds, service_seconds, event.usage)
         self.knowledge.learn(call, event.usage, event.completed, now)
         self.residents.end(call, event.usage, now)
+        self.fleet.notes.ended(call, event.completed)
         self._forget(call, now)
 
     def _lose(self, event: events.CallLost, now: float) -> None:
@@ -214,10 +213,10 @@ class Core:
     def _dispatch(self, model: str, now: float) -> None:
         if self.fleet.serving(model) and self._lobby.admit(model, now, self.limits.scan_limit):
             self._unsettled[model] = None
-        longest = self.fleet.longest_prompt(model)
+        longest, speed = self.fleet.longest_prompt(model), self.knowledge.engine_seconds.of(model)
         for decision in self.dispatch.decide(model, now):
             if isinstance(decision, Assignment):
-                self._actions += place(decision, self._waiting, self.pools, now)
+                self._actions += place(decision, self._waiting, self.pools, self.fleet.notes, speed, now)
                 self.residents.place(decision.call, decision.worker, now)
                 self.knowledge.placed(decision.call)
             elif isinstance(decision, Refusal):

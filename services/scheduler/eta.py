@@ -10,7 +10,7 @@ earliest end has no tool after the last call, and nothing beside it in the engin
 
 from typing import NamedTuple
 
-from services.common.laws import Empirical, Hazard, Key, Law
+from services.common.laws import Empirical, Hazard, Key, Law, Quantiles
 from services.scheduler.habits import Averages, Samples
 
 _OUTSIDE = 0.1
@@ -95,7 +95,7 @@ def quantile(law: Law, chance: float, elapsed: float = 0.0) -> float:
     """The least tau with cdf(tau, elapsed) >= chance; 0 for chance 0. At most `_MOST_SECONDS`."""
     if chance <= 0:
         return 0.0
-    if isinstance(law, Hazard | Empirical):
+    if isinstance(law, Hazard | Empirical | Quantiles):
         return min(law.quantile(chance, elapsed), _MOST_SECONDS)
     below, above = 0.0, 1e-3
     while law.cdf(above, elapsed) < chance:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from services.common.errors import Reason
 from services.common.forecast import NO_FORECAST, Forecast
+from services.scheduler.cache_note import NO_NOTE, CacheNote
 from services.scheduler.pool_events import (
     NO_PLAN,
     CallHandedOff,
@@ -122,6 +123,29 @@ class ProgramEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class CallForeseen:
+    """The workflow service foresees something of a call, or (no call_id) of the next call of a thread, which takes it
+    with it when it comes. What the caller said of the call goes first."""
+
+    program_id: str
+    thread: str
+    call_id: str
+    forecast: Forecast
+    """`returns`: with a call_id from that call's end on, else from now on."""
+    revision: int
+    """Grows with every forecast of the thread; older ones are ignored."""
+    valid_seconds: float
+    """From now; then it is as if it had not been said."""
+    agent: str = ""
+    """Names the thread where it has no name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForecasterLost:
+    """What the workflow service said holds no longer; another one may begin with smaller revisions."""
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayLost:
     """A gateway's stream ended."""
 
@@ -210,6 +234,8 @@ Event: TypeAlias = (
     | CallFinished
     | CallLost
     | ProgramEnded
+    | CallForeseen
+    | ForecasterLost
     | GatewayLost
     | WorkerJoined
     | LoadReported
@@ -243,6 +269,11 @@ class Place:
     waited_seconds: float
     """In the scheduler's queue, for this attempt."""
     kv: KVPlan = NO_PLAN
+    cache: CacheNote = NO_NOTE
+    prefill_token_seconds: float = 0.0
+    """Engine seconds (engine_seconds.py) for a token of a prompt of the call's model; 0: not said."""
+    step_seconds: float = 0.0
+    """The same for a token of output."""
 
 
 @dataclass(frozen=True, slots=True)

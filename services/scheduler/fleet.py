@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from services.scheduler.cache_index import CacheIndex
+from services.scheduler.cache_note import CacheNotes
 from services.scheduler.events import CacheReported, CallKey, LoadReported, WorkerJoined
 from services.scheduler.limits import Limits
 from services.scheduler.outlook import Outlook, Overflow
@@ -26,6 +27,7 @@ class Fleet:
         self.known = False
         """Every worker registered at the start has been heard of."""
         self.index = CacheIndex()
+        self.notes = CacheNotes(self.index)
         self._workers: dict[str, Worker] = {}
         self._models: dict[str, dict[str, Worker]] = {}
         self._rosters: dict[str, Roster] = {}
@@ -66,6 +68,7 @@ class Fleet:
         self._models.setdefault(event.model, {})[event.worker_id] = worker
         self._longest[event.model] = max(event.max_model_len - 1, self._longest.get(event.model, 0))
         self.index.join(event.worker_id, event.num_blocks, event.block_size)
+        self.notes.join(event.worker_id)
         self.index.update(event.worker_id, event.cached_blocks, (), reset=False)
         for call in self._adrift.pop(event.worker_id, {}).values():
             worker.claim(call)
@@ -79,6 +82,7 @@ class Fleet:
             del self._models[worker.description.model][worker_id]
             self._rosters[worker.description.model].leave(worker_id)
             self.index.leave(worker_id)
+            self.notes.leave(worker_id)
         return worker
 
     def change_role(self, event: RoleChanged) -> str | None:
@@ -111,6 +115,13 @@ class Fleet:
     def report_cache(self, event: CacheReported) -> None:
         """Take in changes of a worker's prefix cache."""
         self.index.update(event.worker_id, event.stored, event.removed, event.reset)
+        self.notes.removed(event.worker_id, event.removed, event.reset)
+
+    def start(self, call: Call, now: float) -> None:
+        """The call's prefill is done, where it was placed."""
+        if (worker := self._workers.get(call.worker_id)) is not None:
+            step_seconds = worker.load.step_seconds or self._limits.assumed_step_seconds
+            worker.start(call, now + call.remaining_output * step_seconds)
 
     def enter(self, call: Call) -> Worker | None:
         """Put a call on the ledger of the worker where its gateway says it runs; that, if it is known."""

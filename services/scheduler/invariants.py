@@ -23,6 +23,7 @@ def check(core: Core) -> None:
     assert Counter([*on_workers, *core.fleet.adrift()]) == Counter(placed), "a placed call is on no worker, or on two"
     linked = [call for link in core.calls.links() for call in core.calls.of_link(link)]
     assert Counter(linked) == Counter(core.calls.values()), "a call is on no link, or on two"
+    core.knowledge.forecasts.check()
     _check_hand_offs(core)
     for model in {call.model for call in queued}:
         core.dispatch.check(model)

@@ -16,6 +16,7 @@ from services.scheduler.events import TokenUsage
 from services.scheduler.expectation import OutputLengths
 from services.scheduler.expected import Expected
 from services.scheduler.fairness import StartTags, Turns, VirtualFinish
+from services.scheduler.forecasts import Forecasts
 from services.scheduler.habits import Averages, Coupling, Samples, Waits
 from services.scheduler.limits import Limits
 from services.scheduler.rank import mean
@@ -28,6 +29,8 @@ _RETURN = Lomax(1.0, 10.0)
 _MOST_KINDS = 1000
 _MOST_AWAY = 256
 _MOST_SEEN = 4096
+_FORETOLD = 4
+"""Threads of which a forecast is kept, for each program that may live."""
 _PRIOR_WEIGHT = 1.0
 """In each stretch of a kind's law, the law of the kind above counts as so many."""
 _SPAN = 1.5
@@ -37,11 +40,13 @@ _DECAY = -log(0.995)
 
 
 class Knowledge:
-    """`begin` when a call is submitted, `expect` whenever it is queued, `placed` when it has a place, `learn` when it
-    has ended, `left` when it is gone for whatever reason; `ended` when its program is over."""
+    """`begin` when a call is submitted, `revise` when a forecast of it comes or expires, `expect` whenever it is
+    queued, `placed` when it has a place, `learn` when it has ended, `left` when it is gone for whatever reason; `ended`
+    when its program is over. `forecasts`: what the workflow service says; foresight.py writes it."""
 
     def __init__(self, limits: Limits) -> None:
         self.engine_seconds = EngineSeconds(limits)
+        self.forecasts = Forecasts(_FORETOLD * limits.max_programs)
         self._outputs = OutputLengths(limits.assumed_output_tokens)
         bounds = (_MOST_KINDS, _MOST_AWAY, _PRIOR_WEIGHT, _MOST_SEEN, life_table)
         self._services = Intervals(_SERVICE, *bounds)
@@ -80,6 +85,8 @@ class Knowledge:
 
     def begin(self, call: Call, now: float) -> None:
         """A call was submitted; its expectations and tags."""
+        self.forecasts.take(call, now)
+        call.expected_output = self.output_tokens(call)
         program, account = call.program, call.program.account
         trail = self._trail(program)
         thread = trail.thread(call)
@@ -91,19 +98,17 @@ class Knowledge:
         account.num_live += 1
         if call.forecast.remaining is not None:
             trail.forecast = (call.forecast.remaining, program.attained_seconds)
-        kind = (program.tenant, call.agent)
         speed = self.engine_seconds.of(call.model)
-        output, returns = call.forecast.output, call.forecast.returns
-        remaining = call.forecast.remaining or self._services.law(_keys(program.tenant, program.agent))
+        remaining, past, returns, output = self._laws(call, now)
         expected = call.expected = Expected(
             service_seconds=0.0,
             remaining=remaining,
             attained_seconds=0.0,
-            past=call.forecast.remaining or self._past.law(_kind(program)) or remaining,
-            returns=returns or self._returns.law(_keys(*kind), now),
-            output=output or self._tokens.law(_keys(*kind)),
+            past=past,
+            returns=returns,
+            output=output,
             importance=call.forecast.importance,
-            information=call.forecast.information or self._coupling.information((*_kind(program), call.agent)),
+            information=self._information(call),
             away_seconds=away,
             aged=self._waits.time(now),
             patience_seconds=self._waits.typical_seconds,
@@ -120,6 +125,17 @@ class Knowledge:
         expected.turns = self._turns
         expected.urgent = self._urgent.tag(account.urgent, expected.service_seconds, self._share(call))
 
+    def revise(self, call: Call, now: float) -> None:
+        """Another forecast is to be believed of a live call; its tags, by which tenants share, stay."""
+        trail, expected, forecast = self._trail(call.program), call.expected, call.forecast
+        told = forecast.remaining
+        trail.forecast = None if told is None else (told, call.program.attained_seconds)
+        call.expected_output = self.output_tokens(call)
+        expected.remaining, expected.past, expected.returns, expected.output = self._laws(call, now)
+        expected.importance, expected.information = forecast.importance, self._information(call)
+        self.expect(call, now)
+        self._hurry(call, trail, now)
+
     def expect(self, call: Call, now: float) -> Expected:
         """What is believed of a call that is about to be queued, again or for the first time."""
         expected, speed = call.expected, self.engine_seconds.of(call.model)
@@ -129,8 +145,12 @@ class Knowledge:
             kinds: list[Key] = [(call.program.tenant, call.agent, int(expected.away_seconds < inf))]
             prefilled = call.prompt_tokens * (1.0 - self._cached.of(kinds, 0.0))
             expected.service_seconds = speed.seconds(prefilled, call.expected_output)
-        if call.forecast.remaining is None:
-            expected.attained_seconds = call.inherited_seconds
+        expected.attained_seconds, expected.learned = call.inherited_seconds, None
+        if call.forecast.remaining is not None:
+            expected.attained_seconds = 0.0
+            if call.said.remaining is None:
+                law = self._services.law(_keys(call.program.tenant, call.program.agent))
+                expected.learned = (law, call.inherited_seconds)
         return expected
 
     def placed(self, call: Call) -> None:
@@ -164,6 +184,7 @@ class Knowledge:
 
     def left(self, call: Call, now: float) -> None:
         """A call is gone, however."""
+        self.forecasts.left(call)
         program, account = call.program, call.program.account
         account.num_live -= 1
         account.served_seconds += call.served_seconds
@@ -180,6 +201,7 @@ class Knowledge:
 
     def ended(self, program: Program, now: float) -> None:
         """A program is over."""
+        self.forecasts.ended(program.program_id)
         if (trail := self._trails.pop(program.program_id, None)) is None:
             return
         self._urgency -= trail.urgency
@@ -205,6 +227,8 @@ class Knowledge:
     def rest(self, program: Program, forecast: Law | None = None) -> Rest:
         """Of a program that lives or is about to begin. `forecast`: of a call of it that did not begin."""
         trail = self._trails.get(program.program_id)
+        if forecast is None and not program.num_live:
+            forecast = self.forecasts.remaining(program.program_id)
         told = (forecast, program.attained_seconds) if forecast is not None else trail and trail.forecast
         paces = self._paces.of(_kind(program))
         since = trail.running_since if trail is not None and program.num_running else inf
@@ -214,6 +238,22 @@ class Knowledge:
         remaining = self._services.law(_keys(program.tenant, program.agent))
         past = self._past.law(_kind(program)) or remaining
         return Rest(remaining, past, program.attained_seconds, since, *paces)
+
+    def _laws(self, call: Call, now: float) -> tuple[Law, Law, Law, Law]:
+        """Of the program's service, the same as samples, of the return and of the output."""
+        program, forecast = call.program, call.forecast
+        kind = _keys(program.tenant, call.agent)
+        remaining = forecast.remaining or self._services.law(_keys(program.tenant, program.agent))
+        past = forecast.remaining or self._past.law(_kind(program)) or remaining
+        return (
+            remaining,
+            past,
+            forecast.returns or self._returns.law(kind, now),
+            forecast.output or self._tokens.law(kind),
+        )
+
+    def _information(self, call: Call) -> float:
+        return call.forecast.information or self._coupling.information((*_kind(call.program), call.agent))
 
     def _trail(self, program: Program) -> Trail:
         trail = self._trails.get(program.program_id)

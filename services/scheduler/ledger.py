@@ -44,6 +44,8 @@ class Context:
     idle_since: float = 0.0
     returns: Law = NEVER
     """From then to its next call."""
+    foreseen: tuple[Law, float] | None = None
+    """The same as the workflow service says since, and from when on."""
     weight: float = 1.0
     """While it is idle."""
 
@@ -51,6 +53,11 @@ class Context:
     def own_blocks(self) -> int:
         """What it pays for."""
         return self.blocks - self.shared
+
+    def gap(self, now: float) -> tuple[Law, float]:
+        """The law of what is left of its gap, and how long it has lasted already by that law."""
+        law, since = self.foreseen or (self.returns, self.idle_since)
+        return law, now - since
 
 
 Row = dict[Context, None]

@@ -85,6 +85,7 @@ class Lobby:
         for call in list(self._calls[program.program_id, model].values()):
             self._strike(call)
             self._queue.let_in(call)
+            call.paused_seconds = now - call.queued_at
             self._residents.expect(call, now)
 
     def _strike(self, call: Call) -> None:

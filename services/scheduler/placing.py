@@ -1,15 +1,20 @@
 """Placing: a decision of placement entered in the ledgers, with the plan for the call's KV that goes with it."""
 
+from services.common.errors import Reason
 from services.common.urgency import engine_priority
+from services.scheduler.cache_note import NO_NOTE, CacheNote, CacheNotes
 from services.scheduler.dispatch import Assignment
-from services.scheduler.events import Action, Place
+from services.scheduler.engine_seconds import Speed
+from services.scheduler.events import Action, CallSubmitted, Place, Reject
 from services.scheduler.pool_events import Handle, KVPlan, Prefetch, Replica
 from services.scheduler.pools import Pools
 from services.scheduler.records import Call, Worker
 from services.scheduler.waiting import WaitingRoom
 
 
-def place(assignment: Assignment, waiting: WaitingRoom, pools: Pools, now: float) -> list[Action]:
+def place(
+    assignment: Assignment, waiting: WaitingRoom, pools: Pools, notes: CacheNotes, speed: Speed, now: float
+) -> list[Action]:
     """Move a call from the queue to its worker's ledger; what its gateway and its pool are told."""
     call, worker, supply = assignment.call, assignment.worker, assignment.supply
     waited_seconds = now - call.queued_at
@@ -27,15 +32,24 @@ def place(assignment: Assignment, waiting: WaitingRoom, pools: Pools, now: float
     worker.place(call)
     call.kv, prefetch = _plan(assignment, pools)
     call.prefilled_at = None
-    placed = answer(call, worker, waited_seconds)
+    placed = _answer(call, worker, speed, waited_seconds, notes.placed(call, worker))
     return [placed] if prefetch is None else [prefetch, placed]
 
 
-def answer(call: Call, worker: Worker, waited_seconds: float) -> Place:
-    """What the call's gateway is told."""
+def answer_again(event: CallSubmitted, call: Call, worker: Worker | None, speed: Speed) -> list[Action]:
+    """What is told a gateway that submits a live call."""
+    if call.link != event.link:
+        return [Reject(event.link, *call.key, Reason.CALL_EXISTS, "another gateway has this call")]
+    if worker is None or (call.attempt, call.worker_id) == (event.attempt, event.worker_id):
+        return []
+    return [_answer(call, worker, speed)]
+
+
+def _answer(call: Call, worker: Worker, speed: Speed, waited_seconds: float = 0.0, cache: CacheNote = NO_NOTE) -> Place:
     where = (call.attempt, call.worker_id, worker.description.address, engine_priority(call.priority, call.level))
     expected_cached_tokens = call.prompt_tokens - call.uncached_tokens
-    return Place(call.link, *call.key, *where, expected_cached_tokens, waited_seconds, call.kv)
+    speeds = (speed.prefill_seconds, speed.step_seconds)
+    return Place(call.link, *call.key, *where, expected_cached_tokens, waited_seconds, call.kv, cache, *speeds)
 
 
 def _plan(assignment: Assignment, pools: Pools) -> tuple[KVPlan, Prefetch | None]:

@@ -11,7 +11,7 @@ arrive within ln(ratio of the other factors) / urgency seconds after it: nobody 
 from collections.abc import Callable
 from math import inf, log
 
-from services.common.laws import Exponential, Hazard, Law, Lomax, Point
+from services.common.laws import Exponential, Hazard, Law, Lomax, Point, Quantiles
 from services.scheduler.records import Call
 
 Functional = Callable[[Law, float, float], float]
@@ -19,6 +19,7 @@ Functional = Callable[[Law, float, float], float]
 
 _LEAST = 1e-6
 """Seconds; stands for 0 under a logarithm."""
+_LEAST_PEAK = 1e-12
 _DOUBLINGS = 7
 _BUCKETS = 10
 
@@ -36,8 +37,8 @@ def gittins(law: Law, attained: float, least: float = 0.0) -> float:
             return 1.0 / law.rate if law.rate > 0 else inf
         case Lomax() if not least:
             return (law.scale + attained) / law.shape
-        case Hazard():
-            return 1.0 / law.peak(attained, least)
+        case Hazard() | Quantiles():
+            return 1.0 / max(law.peak(attained, least), _LEAST_PEAK)
         case _:
             pass
     best = law.truncated_mean(1e9, attained)
@@ -50,7 +51,7 @@ def gittins(law: Law, attained: float, least: float = 0.0) -> float:
 
 def mean(law: Law, attained: float, least: float = 0.0) -> float:
     """E[R]: what SRPT takes for the size when sizes are not known."""
-    if isinstance(law, Hazard):
+    if isinstance(law, Hazard | Quantiles):
         return law.mean(attained)
     return law.truncated_mean(1e9, attained)
 

@@ -163,6 +163,7 @@ class Call:
         "model",
         "order",
         "overtaken",
+        "paused_seconds",
         "placed_at",
         "placed_marks",
         "prefill_seconds",
@@ -174,6 +175,7 @@ class Call:
         "queued_at",
         "restored",
         "resumed",
+        "said",
         "served_seconds",
         "shelved",
         "thread",
@@ -192,7 +194,10 @@ class Call:
         self.model = event.model
         self.agent = event.agent
         self.thread = event.thread
+        self.said = event.forecast
+        """By its caller."""
         self.forecast = event.forecast
+        """That, and what the workflow service says besides."""
         self.prompt_tokens = event.prompt_tokens
         """Generated tokens of lost attempts included."""
         self.max_tokens = event.max_tokens
@@ -227,6 +232,8 @@ class Call:
         """It waits in the lobby for a program that was let in before, and goes first."""
         self.overtaken = 0
         """Programs that were let in before it though they came after it in the lobby."""
+        self.paused_seconds = 0.0
+        """In the lobby, until it was let in."""
         self.context: Context | None = None
         """What its program has on a worker's ledger for it."""
         self.avoided: dict[str, LoadReported] = {}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from math import ceil, inf
 
 from services.common.agenda import Agenda
+from services.common.laws import Law
 from services.scheduler.admission import Admission
 from services.scheduler.events import TokenUsage
 from services.scheduler.ledger import Context, Ledger, Row, Thread
@@ -129,11 +130,25 @@ class Residents:
             return
         call.context = None
         self._idle.setdefault(program.program_id, {})[context.thread] = context
-        context.idle_since, context.returns = now, call.expected.returns
+        context.idle_since, context.returns, context.foreseen = now, call.expected.returns, None
         ledger.turn(context, None)
         ledger.pausable.set(context, self.policy.pause_order(context))
         self._weigh(context, now)
         self._rooms.touch(ledger, now)
+
+    def remeasure(self, call: Call, now: float) -> None:
+        """Another output is expected of a call that waits."""
+        if call.context is not None:
+            self._measure(call, self.policy.reserves(call), now)
+
+    def foresee(self, program_id: str, thread: str, agent: str, law: Law | None, now: float) -> None:
+        """From now on the thread's next call is expected by that law; None: again as when its last call ended."""
+        for name, context in list(self._idle.get(program_id, {}).items()):
+            if name[1] == thread and (thread or name[0] == agent):
+                foreseen = None if law is None else (law, now)
+                if foreseen != context.foreseen:
+                    context.foreseen = foreseen
+                    self._weigh(context, now)
 
     def release(self, program: Program, now: float) -> list[str]:
         """The program makes no more calls, or those that run are its last: strike off what is idle; the models."""

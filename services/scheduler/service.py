@@ -19,7 +19,7 @@ from services.common import registry, state
 from services.common.registry import Leadership, Member, Registry
 from services.common.server import grpc_server
 from services.common.state import Store
-from services.scheduler import archive, metrics, pool_watcher, watcher
+from services.scheduler import archive, metrics, pool_watcher, watcher, workflow_watcher
 from services.scheduler.config import Settings
 from services.scheduler.servicer import SchedulerServicer
 from services.scheduler.term import Term
@@ -95,6 +95,7 @@ async def _leading(
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(watcher.watch(term, members), name="watch workers")
         pools = tasks.create_task(pool_watcher.watch(term, members), name="watch pools")
+        forecasts = tasks.create_task(workflow_watcher.watch(term, members), name="watch forecasts")
         saving = tasks.create_task(
             archive.keep(term, store, section.save_seconds, section.program_idle_seconds), name="save programs"
         )
@@ -111,6 +112,7 @@ async def _leading(
             term.end()
             watching.cancel()
             pools.cancel()
+            forecasts.cancel()
             saving.cancel()
             await asyncio.wait([saving])  # what it was writing is unsaved again
             if not leadership.lost.is_set():  # else the records are the next leader's by now

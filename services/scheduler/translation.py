@@ -5,10 +5,11 @@ from math import inf, isfinite
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from legato.v1 import call_pb2, scheduler_pb2, worker_pb2
+from legato.v1 import call_pb2, scheduler_pb2, worker_pb2, workflow_pb2
 from services.common.errors import Reason
 from services.common.forecast import NO_FORECAST, Forecast
 from services.common.laws import Point
+from services.scheduler.cache_note import CacheNote
 from services.scheduler.eta import Eta
 from services.scheduler.events import (
     CacheReported,
@@ -126,6 +127,9 @@ def decision_of(action: Place | Reject, eta: Eta | None = None) -> scheduler_pb2
             expected_cached_tokens=action.expected_cached_tokens,
             kv=plan_of(action.kv) if action.kv != NO_PLAN else None,
             eta=_eta_of(eta),
+            cache=_note_of(action.cache),
+            prefill_token_seconds=action.prefill_token_seconds,
+            step_seconds=action.step_seconds,
         )
         return scheduler_pb2.SchedulerEvent(placement=placement)
     rejection = scheduler_pb2.Rejection(
@@ -210,6 +214,17 @@ def _eta_of(eta: Eta | None) -> call_pb2.Eta | None:
         return None
     expected, low, high = eta
     return call_pb2.Eta(expected_seconds=expected, low_seconds=low, high_seconds=high)
+
+
+def _note_of(note: CacheNote) -> workflow_pb2.CacheNote:
+    return workflow_pb2.CacheNote(
+        expected_tokens=note.expected_tokens,
+        lost_tokens=note.lost_tokens,
+        cause=note.cause,
+        worker_id=note.worker_id,
+        by_program=note.by_program,
+        paused_seconds=note.paused_seconds,
+    )
 
 
 def _timestamp(unix_seconds: float) -> Timestamp:

@@ -12,11 +12,12 @@ from bench.policies import cache, cell, closed, plots, synthetic, workloads
 from bench.policies.__main__ import collected
 from bench.policies.cell import Cell
 from bench.policies.comparison import ratio
-from bench.policies.contestants import BASELINE, OURS, Kind, contestants
+from bench.policies.contestants import BASELINE, COLD, FORECASTS, ORACLE, OURS, Kind, contestants
 from bench.policies.grid import Grid, quick, whole
 from bench.policies.page import page
 from bench.policies.verdict import Verdict, verdict
 from bench.policies.workloads import WORKLOADS, Workload
+from bench.policies.worth import share, worth
 from bench.reproductions import kvflow
 
 SMALL = Workload("coding_heavy_gaps", 5, 120_000, max_tokens=100_000, heavy_gaps=True)
@@ -94,6 +95,29 @@ def test_the_grid_is_made_of_what_there_is() -> None:
     assert {one.contestant.kind for one in cells if one.load < 1} == {"baseline", "reference", "clairvoyant", "ours"}
     assert {one.workload.name for one in cells} == set(WORKLOADS)
     assert set(quick(known).cells()) <= set(cells)
+
+
+@pytest.mark.parametrize("name", ["tau2_sierra", "chatdev_warehouse", "coding_heavy_gaps", "mix"])
+def test_a_history_has_none_of_the_programs_that_are_run(name: str) -> None:
+    chosen = WORKLOADS[name]
+    some = workloads.programs(chosen, 1)
+    before = workloads.history(chosen, some, 1)
+    assert before
+    assert not {program.program_id.split("#")[0] for program in some} & {program.program_id for program in before}
+    assert before == workloads.history(chosen, some, 1)
+
+
+def test_a_share_of_the_oracles_gain_is_claimed_only_where_it_has_one() -> None:
+    assert share(ratio([95.0, 96.0], [100.0, 100.0]), ratio([90.0, 91.0], [100.0, 100.0])) == pytest.approx(
+        0.47, abs=0.02
+    )
+    assert share(ratio([95.0, 96.0], [100.0, 100.0]), ratio([90.0, 120.0], [100.0, 100.0])) is None
+    figures = {"jct_mean": 10.0, "ttft_p99": 4.0, "recomputed_tokens": 30}
+    told = {"jct_mean": 9.0, "ttft_p99": 5.0, "recomputed_tokens": 15}
+    runs = {("w", 1.1): {OURS: [figures] * 2, FORECASTS: [told] * 2, COLD: [figures] * 2, ORACLE: [told] * 2}}
+    row = [cell.strip() for cell in list(worth(runs))[-1].split("|")]
+    assert row[1:7] == ["w", "1.1", "0.90 (0.90-0.90)", "1.00 (1.00-1.00)", "0.90 (0.90-0.90)", "100%"]
+    assert row[10] == "0.50"
 
 
 def test_programs_depend_on_the_seed_alone() -> None:

@@ -25,6 +25,7 @@ from services.kvpool.actions import (
 from services.kvpool.core import Core
 from services.kvpool.events import DiskEntry, ReleasedLease, Replica, User
 from services.kvpool.limits import Limits
+from services.kvpool.retention import Policy
 from services.kvpool.segment import Pressure, Program, Segment, Thread
 
 A = TypeVar("A")
@@ -107,12 +108,13 @@ class Stage:
         *,
         prompt: bool = True,
         disk: Sequence[DiskEntry] = (),
+        policy: Policy | None = None,
         **limits: Any,
     ) -> None:
         self.now = 100.0
         self.gaps = Gaps()
         bounds = Limits(**{"align_bytes": 1, **limits})
-        self.core = Core(dram_blocks * BLOCK, ssd_blocks * BLOCK, Recency(), Flat(), self.gaps, bounds)
+        self.core = Core(dram_blocks * BLOCK, ssd_blocks * BLOCK, policy or Recency(), Flat(), self.gaps, bounds)
         self.prompt = prompt
         self.arena: dict[int, tuple[int, ...]] = {}
         self.disk: dict[int, DiskEntry] = {}

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from services.common.laws import Quantiles
 from services.kvpool import events
 from services.kvpool.actions import NO_ROOM, AnswerAcquire, AnswerBeginStore, AnswerPeerRead
 from services.kvpool.changes import short
@@ -35,10 +36,20 @@ class Pool(RuleBasedStateMachine):
         self.next_lease = 0
 
     @initialize(
-        dram=st.integers(3, 14), ssd=st.sampled_from([0, 4, 20]), prompt=st.booleans(), job=st.sampled_from([64, 999])
+        dram=st.integers(3, 14),
+        ssd=st.sampled_from([0, 4, 20]),
+        prompt=st.booleans(),
+        job=st.sampled_from([64, 999]),
+        chance=st.sampled_from([0.0, 0.1]),
     )
-    def begin(self, dram: int, ssd: int, prompt: bool, job: int) -> None:
-        self.stage = Stage(dram, ssd, prompt=prompt, disk_job_bytes=job, disk_retry_seconds=5.0, max_changes=40)
+    def begin(self, dram: int, ssd: int, prompt: bool, job: int, chance: float) -> None:
+        limits: dict[str, Any] = {
+            "disk_job_bytes": job,
+            "disk_retry_seconds": 5.0,
+            "max_changes": 40,
+            "prefetch_chance": chance,
+        }
+        self.stage = Stage(dram, ssd, prompt=prompt, **limits)
         self.dram, self.ssd = dram, ssd
 
     @rule(text=TEXTS, name=NAMES, user=USERS, held=st.integers(0, 3), wait=WAITS, seconds=SECONDS, data=st.data())
@@ -115,6 +126,11 @@ class Pool(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(sorted(self.deadlines)))
         del self.deadlines[request]
         self.stage.feed(events.CallerGone(request))
+
+    @rule(user=USERS, valid=SECONDS, running=st.booleans())
+    def foresee(self, user: User, valid: float, running: bool) -> None:
+        name = user.thread or user.agent
+        self.stage.feed(events.ThreadForeseen(user.program_id, name, Quantiles([1.0, 4.0]), valid, running))
 
     @rule(user=USERS)
     def finish_call(self, user: User) -> None:

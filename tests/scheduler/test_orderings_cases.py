@@ -315,6 +315,27 @@ def test_classes_and_weights_multiply() -> None:
     assert keys[ServiceClass.DEFAULT] - heavy == pytest.approx(log(2.0))
 
 
+@given(st.floats(0.1, 1000.0), st.integers(1, 100_000), st.floats(1.0, 5000.0), st.floats(0.0, 2.0))
+def test_what_a_call_holds_counts_as_seconds_do(remaining: float, prompt: int, output: float, weight: float) -> None:
+    """Ours orders by seconds * tokens ** bytes; without `bytes` by seconds alone, however long the prompt."""
+    held = call(expected(Point(remaining)), prompt=prompt, output=output)
+    alone = ordering.load("gittins", bytes=0.0).rank(held)[1]
+    assert alone == pytest.approx(log(remaining))
+    beside = ordering.load("gittins", bytes=weight).rank(held)[1]
+    assert beside - alone == pytest.approx(weight * log(prompt + output), abs=1e-9)
+    short, long = (call(expected(Point(remaining)), prompt=tokens) for tokens in (prompt, 4 * prompt + 1000))
+    assert ordering.load("gittins").rank(short) < ordering.load("gittins").rank(long)
+
+
+@given(seconds, seconds, st.floats(0.0, 1.0))
+def test_what_is_foreseen_counts_beside_what_was_learned(foreseen: float, learned: float, trust: float) -> None:
+    """The logarithm of the index is the mean of both, by `trust`."""
+    policy = ordering.load("gittins", bytes=0.0, trust=trust)
+    both = policy.rank(call(expected(Point(foreseen), learned=(Point(7.0 + learned), 7.0))))[1]
+    assert both == pytest.approx(trust * log(foreseen) + (1.0 - trust) * log(learned), abs=1e-9)
+    assert policy.rank(call(expected(Point(foreseen))))[1] == pytest.approx(log(foreseen))
+
+
 def test_a_near_deadline_goes_first_and_a_far_one_is_not_put_off_for_ever() -> None:
     policy = ordering.load("gittins", patience=10.0)
     free = policy.rank(call(expected(Point(10.0)), arrived=50.0))

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, kv_pb2, kvpool_pb2, scheduler_pb2
+from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, kv_pb2, kvpool_pb2, scheduler_pb2, workflow_pb2
 from services.common import rpc
-from services.common.errors import Failure
+from services.common.errors import Failure, Reason
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -75,6 +75,9 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         self.programs: list[scheduler_pb2.ProgramStatus] = []
         """Beside one that has ended."""
         self.roles: list[scheduler_pb2.SetWorkerRoleRequest] = []
+        self.explanations: dict[str, workflow_pb2.ExplainResponse] = {}
+        self.log: list[workflow_pb2.LogEntry] = []
+        self.read: list[workflow_pb2.ReadLogRequest] = []
 
     async def Chat(self, request: gateway_pb2.ChatRequest, context: Context) -> AsyncIterator[gateway_pb2.ChatResponse]:
         self.calls.append(request)
@@ -152,6 +155,22 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         await self._refuse(context)
         self.roles.append(request)
         return scheduler_pb2.SetWorkerRoleResponse()
+
+    async def Explain(self, request: workflow_pb2.ExplainRequest, context: Context) -> workflow_pb2.ExplainResponse:
+        await self._refuse(context)
+        if request.program_id not in self.explanations:
+            await rpc.abort(context, Failure(Reason.PROGRAM_NOT_FOUND, "nothing is known of it"))
+        return self.explanations[request.program_id]
+
+    async def ReadLog(
+        self, request: workflow_pb2.ReadLogRequest, context: Context
+    ) -> AsyncIterator[workflow_pb2.ReadLogResponse]:
+        await self._refuse(context)
+        self.read.append(request)
+        for entry in self.log:
+            yield workflow_pb2.ReadLogResponse(entries=[entry])
+        if request.follow:
+            await asyncio.Event().wait()
 
     async def _refuse(self, context: Context) -> None:
         if self.refusal is not None:

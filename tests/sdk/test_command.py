@@ -6,6 +6,8 @@ import os
 import pty
 import signal
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from legato.v1 import call_pb2, kv_pb2, scheduler_pb2
@@ -22,16 +24,24 @@ class Outcome:
 
 async def start(address: str, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
     environ = {**os.environ, "LEGATO_ADDRESS": address}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "legato", *arguments, env=environ,
-        stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        preexec_fn=_interruptible,
-    )  # fmt: skip
+    with interruptible():
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "legato", *arguments, env=environ,
+            stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
 
 
-def _interruptible() -> None:
-    """Tests that a shell runs in the background inherit an ignored SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextmanager
+def interruptible() -> Generator[None]:
+    """Processes started inside heed SIGINT; tests that a shell runs in the background would pass on that they do not.
+
+    Not by a preexec_fn: a fork that runs Python runs gRPC's fork handlers too, which can abort the child.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def legato(address: str, *arguments: str, text: str = "") -> Outcome:

@@ -18,8 +18,8 @@ _MOST_HORIZONS = 24
 
 
 class Quantiles:
-    """Immutable. `points` finite, none below 0; asking costs O(log points), `peak` O(points), making next to nothing: the
-    tables are made when first it is asked."""
+    """Immutable. `points` finite, none below 0. Asking costs O(log points), `peak` O(points); the tables are made
+    when first it is asked, so that making a law costs next to nothing."""
 
     __slots__ = ("_areas", "_chances", "_scale", "_tail", "_times", "never", "points")
 

@@ -1,0 +1,1 @@
+"""How well the workflow core foresees programs that it has not seen."""
