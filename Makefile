@@ -8,7 +8,7 @@ ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-structure bench-forecast bench-policies bench-paper bench-fidelity peers bench-real bench-decisions clean
+.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-structure bench-forecast bench-call-events bench-tool-gaps bench-policies bench-paper bench-fidelity peers bench-real bench-decisions clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -87,6 +87,12 @@ bench-structure: install ## Who waited for whom and which programs are of a kind
 
 bench-forecast: install ## How well calls, gaps and programs not seen before are foreseen: ten minutes (needs ../shared/traces)
 	$(BIN)/python -m bench.forecast
+
+bench-call-events: install ## Entries of the call log that a workflow service learns from in a second, on one core (needs ../shared/traces)
+	$(BIN)/python -m bench.call_events
+
+bench-tool-gaps: install ## What forecasts and prefetch in tool gaps are worth to KV pools (needs ../shared/traces)
+	$(BIN)/python -m bench.tool_gaps
 
 bench-policies: install ## Scheduling policies over simulated workloads, beside the limits: three minutes (needs ../shared/traces)
 	$(BIN)/python -m bench.policies

@@ -24,6 +24,7 @@ class Identity:
     """Of calls that say nothing else."""
     due: float | None = None
     """When the program is wanted complete, on `time.monotonic`'s clock."""
+    workflow: str = ""
 
 
 class Agent:
@@ -66,6 +67,7 @@ class Agent:
             agent=self.name,
             thread=thread.id,
             step=merged.get("step", ""),
+            workflow=self._identity.workflow,
         )
         wire = [*self._opening, *to_wire(messages)]
         request = request_of(identity, wire, merged, incremental=incremental)

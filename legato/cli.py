@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LegatoError as error:
         print(f"legato: {_said(error, client)}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"legato: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

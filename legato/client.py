@@ -27,7 +27,9 @@ from legato.v1 import gateway_pb2, scheduler_pb2, workflow_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 PROGRAM_VARIABLE = "LEGATO_PROGRAM_ID"
-"""The program that this process belongs to: `legato run` sets it."""
+"""The program that this process belongs to; `legato run` sets it, and what it was told of tenant and workflow."""
+TENANT_VARIABLE = "LEGATO_TENANT"
+WORKFLOW_VARIABLE = "LEGATO_WORKFLOW"
 _QUESTION_SECONDS = 30.0  # what a question about the cluster may take when the client sets no deadline
 
 
@@ -41,7 +43,7 @@ class Client:
 
     Calls that are refused, or that find nobody, before they gave any output are tried again `max_retries` times, after
     the pause that the cluster asks for. `deadline_seconds` bounds each call, retries included; None: no bound.
-    Without `credentials` the channel is not encrypted.
+    Without `credentials` the channel is not encrypted. Without a tenant it is that of `legato run`, if any.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Client:
         deadline_seconds: float | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._tenant = tenant
+        self._tenant = tenant or os.environ.get(TENANT_VARIABLE, "")
         policy = Policy(max_retries, deadline_seconds)
         self._transport = Transport(address or default_address(), credentials, policy)
 
@@ -66,20 +68,24 @@ class Client:
         self,
         program_id: str = "",
         *,
+        workflow: str = "",
         service_class: ServiceClass = "default",
         deadline_seconds: float | None = None,
     ) -> Program:
         """One run of an agent program. Ids are path-safe and at most 256 bytes. Without one: under `legato run` the
         process's own program, which ends with the process and not with `async with`; elsewhere a fresh one.
 
+        `workflow`: the kind of program that it is ("code-review"), where that is not to be found out.
         `service_class`: how urgent it is, where its calls say nothing else. `deadline_seconds`: from now, when it is
         wanted complete, at most a year. Nothing is cut off then: the cluster tries to make it, and may refuse a call
         (DEADLINE_UNREACHABLE) when it cannot. Raises InvalidRequest.
         """
         check_urgency(service_class, deadline_seconds)
         outer = "" if program_id else os.environ.get(PROGRAM_VARIABLE, "")
+        workflow = workflow or (outer and os.environ.get(WORKFLOW_VARIABLE, ""))
+        urgency = (service_class, deadline_seconds)
         return Program(
-            self._transport, program_id or outer, self._tenant, service_class, deadline_seconds, outlives=bool(outer)
+            self._transport, program_id or outer, self._tenant, *urgency, workflow=workflow, outlives=bool(outer)
         )
 
     async def models(self) -> list[Model]:

@@ -107,13 +107,14 @@ class Program(Scope):
         service_class: ServiceClass,
         deadline_seconds: float | None,
         *,
+        workflow: str = "",
         outlives: bool = False,
     ) -> None:
         super().__init__(self)
         self.transport = transport
         self._outlives = outlives
         due = None if deadline_seconds is None else time.monotonic() + deadline_seconds
-        self.identity = Identity(program_id or secrets.token_hex(8), tenant, service_class, due)
+        self.identity = Identity(program_id or secrets.token_hex(8), tenant, service_class, due, workflow)
         self._main = Thread()
 
     @property

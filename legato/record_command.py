@@ -22,7 +22,8 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         print("legato: record needs --out or --perfetto", file=sys.stderr)
         return 2
     with ExitStack() as stack:
-        recorder = _Recorder(_opened(stack, arguments.out), keep=bool(arguments.perfetto))
+        trace = _opened(stack, arguments.perfetto)  # now, so that a path that cannot be written costs no recording
+        recorder = _Recorder(_opened(stack, arguments.out), keep=trace is not None)
         try:
             asyncio.run(recorder.record(client, arguments.program, arguments.follow))
         except KeyboardInterrupt:
@@ -30,15 +31,14 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
                 raise
         finally:
             recorder.finish()
-            if arguments.perfetto:
-                text = json.dumps(perfetto.trace_of([explanation_of(program) for program in recorder.kept]))
-                Path(arguments.perfetto).write_text(text, encoding="utf-8")
+            if trace is not None:
+                trace.write(json.dumps(perfetto.trace_of([explanation_of(program) for program in recorder.kept])))
     print(f"{recorder.num_programs} programs, {recorder.num_calls} calls", file=sys.stderr)
     return 0
 
 
 def _opened(stack: ExitStack, path: str | None) -> TextIO | None:
-    if path is None:
+    if not path:
         return None
     if path.endswith(".gz"):
         return stack.enter_context(gzip.open(path, "wt", encoding="utf-8"))

@@ -6,6 +6,7 @@ outputs, else it is the call before it in its thread, else the one that ended la
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 
 from legato.explanation import ExplainedCall, ExplainedTool, Explanation, cache_note_of, outcome_of
 from legato.reply import timings_of, usage_of
@@ -103,6 +104,8 @@ class Recording:
 
     def __init__(self) -> None:
         self.programs: dict[str, Program] = {}
+        self._over: dict[str, float] = {}
+        """Programs, by when they were last over."""
         self._origin: float | None = None
         self.lengths: dict[int, int] = {}
         """Tokens of each content: the same in all of the recording."""
@@ -119,6 +122,7 @@ class Recording:
                 if (program := self.programs.get(entry.tool.program_id)) is not None:
                     program.tools[entry.at, entry.tool.SerializeToString(deterministic=True)] = entry.tool
             case "over":
+                self._over[entry.over.program_id] = entry.at
                 return entry.over.program_id if entry.over.program_id in self.programs else ""
             case _:
                 pass
@@ -131,6 +135,8 @@ class Recording:
     def _begin(self, began: workflow_pb2.CallBegan, at: float) -> None:
         program_id = began.identity.program_id
         if program_id not in self.programs:
+            if at <= self._over.get(program_id, -inf):
+                return  # told twice
             self.programs[program_id] = Program(program_id, at)
         if self._origin is None:
             self._origin = at

@@ -3,6 +3,7 @@
 What the process gets:
 
     LEGATO_PROGRAM_ID                            the id, which the SDK takes for programs that name none
+    LEGATO_TENANT, LEGATO_WORKFLOW               for the SDK, too, if they are given
     LEGATO_ADDRESS, LEGATO_HTTP                  the gateway's two doors
     OPENAI_BASE_URL, OPENAI_API_BASE             http://GATEWAY/p/ID/v1: clients without headers of their own say it too
     ANTHROPIC_BASE_URL                           the same without /v1, which its clients add
@@ -26,7 +27,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from legato.client import PROGRAM_VARIABLE, Client
+from legato.client import PROGRAM_VARIABLE, TENANT_VARIABLE, WORKFLOW_VARIABLE, Client
 from legato.errors import LegatoError
 
 HTTP_VARIABLE = "LEGATO_HTTP"
@@ -66,7 +67,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     print(f"legato: program {program} at {base_url}", file=sys.stderr)
     environment = environment_of(os.environ, base_url, {f"x-legato-{name}": value for name, value in told.items()})
     try:
-        code = _run(command, {**environment, PROGRAM_VARIABLE: program, "LEGATO_ADDRESS": client.address})
+        code = _run(command, {**environment, "LEGATO_ADDRESS": client.address})
     except OSError as error:
         print(f"legato: {command[0]}: {error.strerror or error}", file=sys.stderr)
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_EXECUTE
@@ -78,8 +79,10 @@ def environment_of(environ: Mapping[str, str], base_url: str, headers: Mapping[s
     """The environment with the gateway's URLs and what is to be said in each request. Empty headers are left out."""
     url = f"{base_url}/p/{headers['x-legato-program-id']}"
     said = {name: value for name, value in headers.items() if value}
+    variables = (("program-id", PROGRAM_VARIABLE), ("tenant", TENANT_VARIABLE), ("workflow", WORKFLOW_VARIABLE))
     return {
         **environ,
+        **{variable: value for name, variable in variables if (value := said.get(f"x-legato-{name}"))},
         HTTP_VARIABLE: base_url,
         "OPENAI_BASE_URL": f"{url}/v1",
         "OPENAI_API_BASE": f"{url}/v1",

@@ -35,7 +35,12 @@ from sim.trace import Program
 from sim.workload import TRACES
 
 OURS = "legato"
-POLICIES = {OURS: "legato", "fcfs": "fcfs"}
+STACKS: dict[str, dict[str, object]] = {
+    OURS: {"scheduler.policy": "legato"},
+    "no-forecasts": {"scheduler.policy": "legato", "workflow.enabled": False},
+    "fcfs": {"scheduler.policy": "fcfs"},
+}
+"""Legato's own, by their settings. The workflow service learns from one round to the next."""
 ROUTERS = ("vllm-router", "sglang-router")
 
 
@@ -76,7 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--programs", type=int, default=28)
     parser.add_argument("--rate", type=float, default=4.0, help="programs that arrive per second")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--systems", nargs="+", choices=(*POLICIES, *ROUTERS), default=[*POLICIES, *ROUTERS])
+    parser.add_argument("--systems", nargs="+", choices=(*STACKS, *ROUTERS), default=[*STACKS, *ROUTERS])
     parser.add_argument("--traces", type=Path, default=TRACES)
     parser.add_argument("--logs", type=Path, default=Path("build/real"))
     parser.add_argument("--out", type=Path, default=Path("bench/results/real.json"))
@@ -87,9 +92,9 @@ async def _runs(arguments: argparse.Namespace, console: Console) -> list[Run]:
     async with AsyncExitStack() as stack:
         systems: list[System] = []
         addresses: list[str] = []
-        for name, policy in POLICIES.items():
+        for name, settings in STACKS.items():
             if name in arguments.systems or name == OURS:
-                system, address = await stack.enter_async_context(legato_stack(name, policy, arguments.logs))
+                system, address = await stack.enter_async_context(legato_stack(name, settings, arguments.logs))
                 systems.append(system)
                 addresses.append(address)
         routers = [name for name in ROUTERS if name in arguments.systems]

@@ -81,10 +81,12 @@ def shared_settings() -> dict[str, object]:
 
 
 @asynccontextmanager
-async def legato_stack(name: str, policy: str, logs: Path) -> AsyncGenerator[tuple[System, str]]:
-    """Legato under a policy, and the address of its gRPC API."""
-    settings = {**shared_settings(), "scheduler.policy": policy}
-    async with stack.running(settings, logs / f"{name}.log") as started, legato.Client(started.address) as client:
+async def legato_stack(name: str, settings: Mapping[str, object], logs: Path) -> AsyncGenerator[tuple[System, str]]:
+    """Legato with these settings beside the shared ones, and the address of its gRPC API."""
+    async with (
+        stack.running({**shared_settings(), **settings}, logs / f"{name}.log") as started,
+        legato.Client(started.address) as client,
+    ):
 
         async def look() -> list[Load]:
             return [Load(worker.num_running, worker.kv_usage) for worker in await client.workers()]

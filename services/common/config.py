@@ -23,7 +23,9 @@ SECTIONS = (
 
 PREFIX = "LEGATO_"
 DEFAULT_FILE = "legato.toml"
-_NO_SETTINGS = frozenset(f"{PREFIX}{name}" for name in ("CONFIG", "ADDRESS", "HTTP", "PROGRAM_ID"))
+_NO_SETTINGS = frozenset(
+    f"{PREFIX}{name}" for name in ("CONFIG", "ADDRESS", "HTTP", "PROGRAM_ID", "TENANT", "WORKFLOW")
+)
 """Variables that name the file, or are for clients."""
 
 

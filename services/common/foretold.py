@@ -126,6 +126,6 @@ def _law(message: workflow_pb2.Law) -> Law | None:
     points = sorted(message.points)
     if not points or message.never > _SURE:
         return NEVER if message.never > _SURE else None
-    if not (points[0] >= 0.0 and isfinite(points[-1])):
+    if points[0] < 0.0 or not all(map(isfinite, points)):
         return None
     return Quantiles(points, message.never)

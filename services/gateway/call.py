@@ -22,7 +22,7 @@ from services.gateway.account import Account
 from services.gateway.chronicle import Chronicle
 from services.gateway.eta import aged
 from services.gateway.neighbours import CallKey, Log, Scheduler, Slot, Workers
-from services.gateway.piece import Ending, Pending, Piece
+from services.gateway.piece import Ending, Pending, Piece, Said
 from services.gateway.resuming import holds_state
 
 _OVERDUE_SECONDS = 0.001
@@ -64,6 +64,8 @@ class Call:
         self.key: CallKey = (prepared.start.identity.program_id, prepared.start.identity.call_id)
         self.model = prepared.submit.model
         self.ending: Ending | None = None
+        self.said: Said | None = None
+        """Once it has ended well."""
         self.failure: Failure | None = None
         self._prepared = prepared
         self._scheduler = scheduler
@@ -258,7 +260,7 @@ class Call:
         self.ending = self._account.ending(finish, self._placement.worker_id)
         self._tell_scheduler(finish.reason, self.ending.usage, self.ending.timings)
         self._account.measure(self.model, self.ending)
-        self._chronicle.end(self.ending, self._placement)
+        self.said = self._chronicle.end(self.ending, self._placement)
         self._wake()
 
     @property

@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 0.05
 FLUSH_ENTRIES: Final = 512
-_WRITTEN_AT_ONCE: Final = 2_048
-"""Entries in one round trip."""
+_WRITTEN_AT_ONCE: Final = 512
+"""Entries in one round trip: to pack them takes some 10 ms, in which the gateway does nothing else."""
 _RETRY_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 3.0
 """How long the end of the process may wait for the store."""

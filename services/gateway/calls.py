@@ -87,8 +87,8 @@ class Calls:
 
     def end_program(self, program_id: str) -> None:
         """It makes no more calls. Raises Failure when there is no scheduler to tell."""
-        self._scheduler.end_program(program_id)
         self._log.put(log_entries.program_over(program_id))
+        self._scheduler.end_program(program_id)
 
     def _submit(self, run: Run, prepared: Prepared, now: Callable[[], float]) -> None:
         call = Call(

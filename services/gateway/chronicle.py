@@ -7,7 +7,7 @@ from services.common.errors import Failure
 from services.gateway import log_entries
 from services.gateway.content import output_hash
 from services.gateway.neighbours import Log
-from services.gateway.piece import Ending
+from services.gateway.piece import Ending, Said
 
 
 class Chronicle:
@@ -32,15 +32,15 @@ class Chronicle:
         self._text = io.StringIO()
         self._pieces.clear()
 
-    def end(self, ending: Ending, placement: scheduler_pb2.Placement) -> None:
-        """It ended well. `placement`: its last one."""
-        text, tool_calls = self._text.getvalue(), self._tool_calls()
-        output = output_hash(text, tool_calls, self._content_key) if text or tool_calls else 0
-        entry = log_entries.ended(
-            self._began.identity, ending.reason, ending.usage, ending.timings, placement, output=output
-        )
+    def end(self, ending: Ending, placement: scheduler_pb2.Placement) -> Said:
+        """It ended well; what it said. `placement`: its last one."""
+        text, tool_calls, usage = self._text.getvalue(), self._tool_calls(), ending.usage
+        content = output_hash(text, tool_calls, self._content_key)
+        output = content if text or tool_calls else 0
+        entry = log_entries.ended(self._began.identity, ending.reason, usage, ending.timings, placement, output=output)
         entry.ended.tools.extend(name for name, _ in tool_calls)
         self._log.put(entry)
+        return Said(text, tool_calls, content, usage.completion_tokens - usage.reasoning_tokens)
 
     def fail(
         self,

@@ -49,7 +49,8 @@ class GatewaySection(Section):
     tenant_header: str = "x-legato-tenant"
     """HTTP header that names the tenant; empty: every HTTP call is the default tenant's."""
     salt_secret: SecretStr = SecretStr("")
-    """Keys the salts that keep tenants' KV apart and the hashes of what prompts say. The same at all gateways."""
+    """Keys the salts that keep tenants' KV apart, the hashes of what prompts say and the programs of tenants' sessions.
+    The same at all gateways."""
     call_log_entries: int = Field(default=100_000, ge=1)
     """Events that wait for the call log while the state store is away; beyond it the oldest are dropped."""
     call_log_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)

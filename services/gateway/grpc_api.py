@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -68,6 +69,8 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
         self, request: gateway_pb2.ReportToolSpanRequest, context: Context
     ) -> gateway_pb2.ReportToolSpanResponse:
         identities.checked_program_id(request.program_id)
+        for field in ("request_id", "agent", "tool", "call_id"):
+            identities.check_label(getattr(request, field), field)
         seconds = request.duration.ToNanoseconds() / 1e9
         if not 0 <= seconds <= _LONGEST_TOOL_SECONDS:
             raise Failure(Reason.INVALID_ARGUMENT, f"duration: no tool runs for {seconds} s", "duration")
@@ -121,8 +124,9 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
     async def ReadLog(
         self, request: workflow_pb2.ReadLogRequest, context: Context
     ) -> AsyncIterator[workflow_pb2.ReadLogResponse]:
-        async for response in self._workflow.read_log(request):
-            yield response
+        async with aclosing(self._workflow.read_log(request)) as responses:
+            async for response in responses:
+                yield response
 
     async def _add_eta(self, response: workflow_pb2.ExplainResponse) -> None:
         """Of a live program, if the scheduler knows it."""

@@ -1,5 +1,6 @@
 """Pieces of output, and how those that nobody took yet become one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from legato.v1 import call_pb2, worker_pb2
@@ -13,6 +14,18 @@ class Ending:
     usage: call_pb2.Usage
     timings: call_pb2.Timings
     worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What all of an output says to whoever reads it: no reasoning."""
+
+    text: str
+    tool_calls: Sequence[tuple[str, str]]
+    """Names and arguments, as JSON text."""
+    content: int
+    """Its hash (content.py), as it will stand in later prompts."""
+    tokens: int
 
 
 @dataclass(slots=True)

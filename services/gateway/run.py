@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from legato.v1 import call_pb2
 from services.gateway.call import Call
-from services.gateway.piece import Ending, Piece
+from services.gateway.piece import Ending, Piece, Said
 
 
 class Run:
@@ -17,8 +17,8 @@ class Run:
         self.began = began
         self.endings: list[Ending] = []
         """Of the calls whose output was taken whole, in the order in which they ended."""
-        self.listener: Callable[[int, Piece], None] | None = None
-        """Hears whatever is taken."""
+        self.listener: Callable[[int, Said], None] | None = None
+        """Hears what the calls said whose output was taken whole."""
         self._usage = call_pb2.Usage()
         self._calls: list[Call] = []
         self._prompted: set[int] = set()
@@ -69,8 +69,8 @@ class Run:
                     if piece.ending:
                         self._open.remove(index)
                         self._count(index, piece.ending)
-                    if self.listener:
-                        self.listener(index, piece)
+                        if self.listener and (said := self._calls[index].said):
+                            self.listener(index, said)
                     return index, piece
             if self._nudged:
                 self._nudged = False

@@ -1,6 +1,6 @@
 """The workflow service, as far as clients may ask it through the gateway. Any instance that is registered will do."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 import grpc
@@ -40,7 +40,7 @@ class Workflow:
                 _go_on(error)
         raise _no_workflow()
 
-    async def read_log(self, request: workflow_pb2.ReadLogRequest) -> AsyncIterator[workflow_pb2.ReadLogResponse]:
+    async def read_log(self, request: workflow_pb2.ReadLogRequest) -> AsyncGenerator[workflow_pb2.ReadLogResponse]:
         """Raises Failure: NO_WORKFLOW when none answers, or the one that did goes away."""
         for member in list(self._members.values()):
             begun = False

@@ -56,6 +56,7 @@ def test_a_variable_names_the_file(folder: Path):
 
 def test_what_clients_read_is_no_setting():
     named = {"LEGATO_ADDRESS": "gw:8001", "LEGATO_HTTP": "gw:8000", "LEGATO_PROGRAM_ID": "p"}
+    named |= {"LEGATO_TENANT": "t", "LEGATO_WORKFLOW": "w"}
     assert read("", **named) == read("")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,9 +13,14 @@ from prometheus_client import REGISTRY
 from legato.v1 import call_pb2, gateway_pb2, gateway_pb2_grpc, scheduler_pb2, worker_pb2, workflow_pb2
 from services.common import call_log, rpc, state
 from services.common.config import StateSection
+from services.common.errors import Failure
 from services.common.state import Store
 from services.gateway import log_entries
 from services.gateway.call_log import FLUSH_ENTRIES, CallLog, writing
+from services.gateway.calls import Calls
+from services.gateway.models import Models
+from services.gateway.schedule import Scheduler
+from services.gateway.workers import Workers
 from tests.gateway.conftest import Make, World
 from tests.gateway.fakes import Words, ending, text_output
 from tests.servers.redis import RedisServer, redis_server
@@ -35,6 +41,16 @@ def over(number: int) -> workflow_pb2.LogEntry:
 
 def numbers(entries: Sequence[workflow_pb2.LogEntry]) -> list[int]:
     return [int(entry.over.program_id[1:]) for entry in entries]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A log that nobody writes away."""
+
+    entries: list[workflow_pb2.LogEntry]
+
+    def put(self, entry: workflow_pb2.LogEntry) -> None:
+        self.entries.append(entry)
 
 
 async def all_of(store: Store) -> list[workflow_pb2.LogEntry]:
@@ -218,6 +234,17 @@ async def test_tools_and_the_end_of_a_program_are_in_the_log(world: World) -> No
         tool, ended = await wait_for(store, 2)
     assert tool.tool == workflow_pb2.ToolRan(program_id="p", agent="coder", tool="grep", seconds=0.25, call_id="c")
     assert ended.over.program_id == "p"
+
+
+async def test_a_program_that_ends_while_there_is_no_scheduler_has_ended(world: World) -> None:
+    section, written = world.settings.gateway, list[workflow_pb2.LogEntry]()
+    scheduler = Scheduler("alone", grace_seconds=0.0)
+    async with asyncio.TaskGroup() as tasks:
+        calls = Calls(section, Models(world.registry, section), scheduler, Workers(tasks), Written(written))
+        with pytest.raises(Failure, match="scheduler"):
+            calls.end_program("p")
+    scheduler.close()
+    assert [entry.over.program_id for entry in written] == ["p"]
 
 
 async def test_a_gateway_that_stops_writes_what_it_has(make_world: Make) -> None:

@@ -203,6 +203,17 @@ async def test_a_tool_span_counts_once(world: World, stub: gateway_pb2_grpc.Gate
     assert await count() == before + 1
 
 
+@pytest.mark.parametrize("field", ["request_id", "agent", "tool", "call_id"])
+async def test_names_in_a_tool_span_must_be_printable_and_short(
+    stub: gateway_pb2_grpc.GatewayServiceStub, field: str
+) -> None:
+    for name in ("x" * 257, "a\nb"):
+        request = gateway_pb2.ReportToolSpanRequest(program_id="p", **{field: name})  # pyright: ignore[reportArgumentType] (a str field)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await stub.ReportToolSpan(request)
+        assert rpc.failure_from(refusal.value).field == field
+
+
 async def test_a_call_goes_on_after_its_worker_is_gone(world: World, stub: gateway_pb2_grpc.GatewayServiceStub) -> None:
     world.worker.script = counting(10)
     world.worker.stop_after = 3

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from legato.v1 import call_pb2, worker_pb2
 from services.common.errors import Failure
-from services.gateway.identity import Resolver, cache_salt, from_headers, from_message
+from services.gateway.identity import NOTHING_SAID, Resolver, cache_salt, from_headers, from_message
 from services.gateway.request import Contents
 from tests.gateway.conftest import World
 from tests.gateway.fakes import Words, ending, text_output
@@ -349,6 +349,16 @@ async def test_texts_that_only_begin_alike_are_strangers(world: World) -> None:
     first = await completed(world, "Question: one\nThought:", "\n")
     assert await completed(world, "Question: one\nThought:\nmore", "x") != first
     assert await completed(world, "Question: one\nThought:", "") != first
+
+
+def test_nobody_without_the_key_can_name_the_session_of_a_tenant() -> None:
+    said = {"x-session-id": "s", "x-legato-tenant": "t"}
+
+    def program(key: bytes) -> str:
+        resolved = Resolver(key).resolve(from_headers(said, "x-legato-tenant"), said, NOTHING_SAID, ())
+        return resolved.identity.program_id
+
+    assert program(b"one") == program(b"one") != program(b"other")
 
 
 def test_of_a_request_only_so_much_is_looked_at() -> None:

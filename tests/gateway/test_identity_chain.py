@@ -118,6 +118,23 @@ def test_forks_are_threads_of_one_program() -> None:
         assert on == fork
 
 
+def test_of_several_answers_to_one_prompt_only_the_first_that_is_gone_on_from_keeps_its_thread() -> None:
+    chain = ContentChain()
+    asked, answers = prompt(("u", "task")), ("one", "two")
+    opened = chain.begin("", asked, "p", "", placed=False)
+    for answer in answers:
+        chain.end(opened, [end_of(asked.ends[-1], [hashed(answer)])], hashed(answer), LONG)
+    places: list[Place | None] = []
+    for answer in (*answers, *answers):
+        path = prompt(("u", "task"), ("a", answer), ("u", f"after {answer}"))
+        places.append(place := chain.place("", path))
+        assert place is not None
+        chain.begin("", path, place.program_id, place.thread, placed=True)
+    first, second, first_again, second_again = places
+    assert first == first_again == Place("p", "", sure=True)
+    assert second == second_again != first
+
+
 def test_the_same_prompt_again_is_the_same_thread() -> None:
     gateway = Gateway()
     gateway.call(prompt(("u", "task")), "plan")
@@ -240,6 +257,19 @@ def test_who_says_much_forgets_its_own() -> None:
     assert memory.get("loud", 0) is None
     assert memory.get("loud", 999) == 999
     assert len(memory) == 100
+
+
+def test_who_has_less_than_its_share_forgets_nothing_however_many_tenants_there_are() -> None:
+    memory: TenantMemory[int] = TenantMemory(3_000)
+    for number in range(2_000):
+        memory.put("loud", number, number)
+    for tenant in range(1_000):
+        memory.put(f"{tenant}", 0, tenant)
+    for tenant in range(1_000, 1_500):
+        memory.put(f"{tenant}", 0, tenant)
+    assert all(memory.get(f"{tenant}", 0) == tenant for tenant in range(1_500))
+    assert [memory.get("loud", number) for number in (499, 500, 1_999)] == [None, 500, 1_999]
+    assert len(memory) == 3_000
 
 
 @st.composite

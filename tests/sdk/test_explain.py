@@ -81,6 +81,13 @@ async def test_a_waterfall_can_be_json_and_a_perfetto_trace(address: str, gatewa
     check_trace(json.loads(file.read_text()))
 
 
+async def test_a_trace_that_cannot_be_written_is_told(address: str, gateway: FakeGateway, tmp_path: Path) -> None:
+    gateway.explanations[NAME] = waterfall()
+    file = tmp_path / "absent" / "trace.json"
+    outcome = await command(address, "explain", NAME, "--perfetto", str(file))
+    assert outcome == Outcome(1, "", f"legato: {file}: No such file or directory\n")
+
+
 async def test_without_a_workflow_service_the_command_says_so(address: str, gateway: FakeGateway) -> None:
     gateway.refusal = Failure(Reason.NO_WORKFLOW, "no workflow service answers")
     assert await command(address, "explain", NAME) == Outcome(1, "", "legato: no workflow service answers\n")

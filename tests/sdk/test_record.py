@@ -145,6 +145,14 @@ async def test_what_is_told_twice_is_recorded_once(address: str, gateway: FakeGa
     assert program.calls[1].tool_s == (0.75, 0.25)
 
 
+async def test_a_program_that_was_over_is_recorded_again_only_if_it_goes_on(
+    address: str, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    gateway.log = [*PROGRAM, over(), *PROGRAM, over(), began(101.0, "more", "uM"), ended(102.0, "more", "N")]
+    programs = await record(address, tmp_path)
+    assert [len(program.calls) for program in programs] == [5, 1]
+
+
 async def test_calls_without_output_are_left_out_and_tried_again_under_the_same_name(
     address: str, gateway: FakeGateway, tmp_path: Path
 ) -> None:
@@ -227,6 +235,16 @@ async def test_where_nothing_came_of_it_nothing_is_written(
 async def test_a_recording_needs_somewhere_to_go(address: str) -> None:
     outcome = await command(address, "record")
     assert outcome == Outcome(2, "", "legato: record needs --out or --perfetto\n")
+
+
+@pytest.mark.parametrize("option", ["--out", "--perfetto"])
+async def test_a_path_that_cannot_be_written_is_told_before_anything_is_recorded(
+    address: str, gateway: FakeGateway, tmp_path: Path, option: str
+) -> None:
+    gateway.refusal = Failure(Reason.NO_WORKFLOW, "nobody was to be asked")
+    file = tmp_path / "absent" / "trace"
+    outcome = await command(address, "record", option, str(file))
+    assert outcome == Outcome(1, "", f"legato: {file}: No such file or directory\n")
 
 
 async def test_without_a_workflow_service_nothing_is_recorded(

@@ -129,6 +129,14 @@ async def test_sdk_programs_without_an_id_are_the_process_program(address: str, 
     assert gateway.ended == ["own", "p"]
 
 
+async def test_the_sdk_says_tenant_and_workflow_as_other_clients_do(address: str, gateway: FakeGateway) -> None:
+    told = ("--tenant", "t", "--workflow", "w")
+    outcome = await run(address, "--program", "p", *told, "--", sys.executable, "-c", SDK)
+    assert outcome.code == 0, outcome.err
+    said = [(call.identity.program_id, call.identity.tenant, call.identity.workflow) for call in gateway.calls]
+    assert said == [("p", "t", "w"), ("p", "t", "w"), ("own", "t", "")]
+
+
 async def test_elsewhere_sdk_programs_are_fresh(client: legato.Client, gateway: FakeGateway) -> None:
     async with client.program() as first, client.program() as second:
         assert first.id != second.id

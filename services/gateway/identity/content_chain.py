@@ -69,6 +69,12 @@ class _Point:
     """A prompt's: an output was given for it."""
     heir: int = 0
     """The prompt that went on from here first; 0: none yet."""
+    origin: "_Point | None" = None
+    """An output's: its prompt's. One prompt may have several outputs."""
+
+    def leads_to(self, prompt: int) -> bool:
+        """No other prompt went on from here before."""
+        return self.heir in (0, prompt) and (self.origin is None or self.origin.leads_to(prompt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ class ContentChain:
                 found = _likeliest(alike, path.frame, prompt)
                 if not found:
                     break
-                thread = found[-1].thread if found[-1].heir in (0, prompt) else _thread(prompt)
+                thread = found[-1].thread if found[-1].leads_to(prompt) else _thread(prompt)
                 return Place(found[-1].program_id, thread, len({point.program_id for point in found}) == 1)
         if program_id := self._told_by(tenant, path):
             return Place(program_id, _thread(prompt), sure=False)
@@ -157,7 +163,8 @@ class ContentChain:
         if opened.prompt:
             point.answered = True
             for end in ends:
-                self._keep(tenant, end, _Point(point.program_id, point.thread, point.frame, True))
+                output_point = _Point(point.program_id, point.thread, point.frame, True, origin=point)
+                self._keep(tenant, end, output_point)
         if tokens >= LEAST_TOKENS:
             self._tell(tenant, output, point.program_id)
         for text in handed_on:

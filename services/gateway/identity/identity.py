@@ -126,22 +126,22 @@ def _checked(identity: Identity, tenant_field: str) -> Identity:
         *(("parents", parent) for parent in identity.parents),
     )
     for field, label in labels:
-        _check_label(label, field)
+        check_label(label, field)
     if len(identity.parents) > MAX_PARENTS:
         raise Failure(Reason.INVALID_ARGUMENT, f"parents: at most {MAX_PARENTS}", "parents")
     return identity
 
 
-def usable_id(foreign: str, tenant: str) -> str:
+def usable_id(foreign: str, tenant: str, key: bytes) -> str:
     """A program id for what another dialect calls a session.
 
     One that could not be a program id is hashed into one rather than refused: whoever chose it does not know our rules.
-    Tenants may choose the same; each has its own.
+    Tenants may choose the same; each has its own, whose name nobody without the key can guess.
     """
     if not tenant and _is_id(foreign):
         return foreign
     text = f"{len(tenant)}:{tenant}{foreign}".encode(errors="surrogatepass")
-    digest = hashlib.blake2b(text, digest_size=8).hexdigest()
+    digest = hashlib.blake2b(text, digest_size=8, key=key[:64]).hexdigest()
     readable = f"{foreign}@{digest}"
     return readable if _is_id(readable) else f"session-{digest}"
 
@@ -174,7 +174,8 @@ def _check_id(text: str, field: str) -> None:
         raise Failure(Reason.INVALID_ARGUMENT, message, field)
 
 
-def _check_label(text: str, field: str) -> None:
+def check_label(text: str, field: str) -> None:
+    """Of what names an agent, a thread, a tool and their like. Raises Failure."""
     if not _is_label(text):
         message = f"{field} must be printable text of at most {MAX_ID_BYTES} bytes"
         raise Failure(Reason.INVALID_ARGUMENT, message, field)

@@ -12,7 +12,8 @@ class TenantMemory(Generic[V]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._tenants: dict[str, OrderedDict[Hashable, tuple[V, int]]] = {}
+        self._tenants: OrderedDict[str, OrderedDict[Hashable, tuple[V, int]]] = OrderedDict()
+        """Those that were passed over as having less than their share stand last."""
         self._sizes: dict[str, int] = {}
         self._size = 0
 
@@ -37,14 +38,19 @@ class TenantMemory(Generic[V]):
             self._forget(tenant)
 
     def _forget(self, tenant: str) -> None:
-        """One entry: of this tenant if it has its share, else of the one that has most."""
-        if self._sizes.get(tenant, 0) * len(self._tenants) < self._size:
-            tenant = max(self._sizes, key=lambda name: self._sizes[name])
+        """One entry: of this tenant if it has its share, else of one that has. Clients may make up tenants by the
+        thousand: who was passed over is not looked at again before all others were."""
+        if not self._has_share(tenant):
+            while not self._has_share(tenant := next(iter(self._tenants))):
+                self._tenants.move_to_end(tenant)
         entries = self._tenants[tenant]
         _, (_, size) = entries.popitem(last=False)
         self._add(tenant, -size)
         if not entries:
             del self._tenants[tenant], self._sizes[tenant]
+
+    def _has_share(self, tenant: str) -> bool:
+        return self._sizes.get(tenant, 0) * len(self._tenants) >= self._size
 
     def _add(self, tenant: str, size: int) -> None:
         self._size += size

@@ -25,7 +25,7 @@ from services.gateway.identity.dialects import DIALECTS, LAST_DIALECTS, Claim, c
 from services.gateway.identity.identity import Identity, bounded, usable_id, usable_label
 from services.gateway.identity.memory import TenantMemory
 from services.gateway.openai.peers import Identifying
-from services.gateway.piece import Piece
+from services.gateway.piece import Said
 from services.gateway.request import Contents, Source
 
 _MOST_SESSIONS: Final = 65_536
@@ -38,25 +38,8 @@ _LONG_TEXT: Final = 4 * LEAST_TOKENS
 NOTHING_SAID: Final = Identifying()
 
 
-class _Heard:
-    """The output of one call so far."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.tools: dict[int, tuple[list[str], list[str]]] = {}
-        """By index: parts of names and of arguments."""
-
-    def add(self, piece: Piece) -> None:
-        if piece.text:
-            self.texts.append(piece.text)
-        for call in piece.tool_calls:
-            names, arguments = self.tools.setdefault(call.index, ([], []))
-            names.append(call.name)
-            arguments.append(call.arguments)
-
-
 class Resolved:
-    """An identity. Who reads the request's output hands the pieces to `hear`, so that later requests are recognised."""
+    """An identity. Who reads the request's output tells `hear` of it, so that later requests are recognised."""
 
     def __init__(
         self, identity: Identity, final: bool, chain: ContentChain, opened: Sequence[tuple[Opened, Path]], key: bytes
@@ -67,33 +50,24 @@ class Resolved:
         self._chain = chain
         self._opened = opened
         self._key = key
-        self._heard: dict[int, _Heard] = {}
 
-    def hear(self, index: int, piece: Piece) -> None:
-        """The next piece of the output of the `index`-th call."""
-        heard = self._heard.setdefault(index, _Heard())
-        heard.add(piece)
-        if piece.ending:
-            del self._heard[index]
-            usage = piece.ending.usage
-            text = "".join(heard.texts)
-            calls = [("".join(names), "".join(arguments)) for names, arguments in heard.tools.values()]
-            output = output_hash(text, calls, self._key)
-            handed_on = [output_hash(part, (), self._key) for _, arguments in calls for part in _long_texts(arguments)]
-            tokens = usage.completion_tokens - usage.reasoning_tokens
-            opened, path = self._opened[index]
-            self._chain.end(opened, self._ends(path, text, output), output, tokens, handed_on)
+    def hear(self, index: int, said: Said) -> None:
+        """All that the `index`-th call said."""
+        handed_on = [text for _, arguments in said.tool_calls for text in _long_texts(arguments)]
+        told = [output_hash(text, (), self._key) for text in handed_on]
+        opened, path = self._opened[index]
+        self._chain.end(opened, self._ends(path, said), said.content, said.tokens, told)
 
-    def _ends(self, path: Path, text: str, output: int) -> Sequence[int]:
+    def _ends(self, path: Path, said: Said) -> Sequence[int]:
         """Where later prompts may stand that go on from this one and its output."""
         if path.open_line is None:
-            return [end_of(path.ends[-1], [output])] if path.ends else ()
-        if not path.ends or not text.strip():
+            return [end_of(path.ends[-1], [said.content])] if path.ends else ()
+        if not path.ends or not said.text.strip():
             return ()
         begin = path.ends[-2] if len(path.ends) > 1 else 0
-        lines = line_hashes(path.open_line + text, self._key)
+        lines = line_hashes(path.open_line + said.text, self._key)
         ends = [end_of(begin, lines)]
-        if text.rpartition("\n")[0].strip():  # the last line may not be whole, and those before say something new
+        if said.text.rpartition("\n")[0].strip():  # the last line may not be whole, and those before say something new
             ends.append(end_of(begin, lines[:-1]))
         return ends
 
@@ -167,7 +141,7 @@ class Resolver:
         if session != root:
             self._roots.put(tenant, session, root)
         thread = "/".join(part for part in (session if session != root else "", claim.thread) if part)
-        identity = replace(said, program_id=usable_id(root, tenant), source=claim.source)
+        identity = replace(said, program_id=usable_id(root, tenant, self._key), source=claim.source)
         return _labelled(identity, claim, thread), claim.final and not thread
 
     def _root(self, tenant: str, session: str) -> str:

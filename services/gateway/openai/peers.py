@@ -57,7 +57,8 @@ class Nvext(Body):
 
 
 class Identifying(Body):
-    """Fields that may say whose call it is. Others own them, so whatever shape they have, none is refused."""
+    """Fields that may say whose call it is. Others own them, so what says it is not refused, whatever shape it has; the
+    two objects that say how urgent the call is, too, must be objects."""
 
     program_id: Any = None
     metadata: Any = None
