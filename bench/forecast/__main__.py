@@ -1,8 +1,9 @@
 """`python -m bench.forecast`: how well the workflow core foresees programs that it has not seen, on recorded ones.
 
-A set's programs come in random order, many at once, through one core; nothing is declared but the agents' names. The
-forecasts of the last fifth are measured against what came, each before its truth was known, beside one law for all: the
-values of the programs before. Coverage is of the 80 % interval; loss is the pinball loss, mean over the quantiles 0.1
+A set's programs come in random order, many at once, through one core; nothing is declared but the names of agents,
+tenants and models, as far as the source tells them. The forecasts of the last fifth are measured against what came,
+each before its truth was known, beside one law for all: the values of the programs before. Other programs of the same
+task may be among those. Coverage is of the 80 % interval; loss is the pinball loss, mean over the quantiles 0.1
 to 0.9. Output is measured as a call begins, what remains of its program too, the return as a call ends.
 """
 

@@ -36,9 +36,10 @@ def page(lines: list[dict[str, Any]]) -> str:
             "# Forecasts of programs not seen before",
             "",
             "`make bench-forecast`: the last fifth of each set's programs, after the others went through one core;",
-            "nothing declared but agents' names. Coverage: of the 80 % interval (wanted: 75 to 85 %). Lower: pinball",
-            "loss below that of one law for all (wanted: 20 %), in the quantity's unit and of its logarithm. Output in",
-            "tokens; what remains of the program, in engine seconds, and the time to a thread's next call in seconds.",
+            "nothing declared but the names of agents, tenants and models; some of the others may be of the same task",
+            "(in tau2_sierra most are). Coverage: of the 80 % interval (wanted: 75 to 85 %). Lower: pinball loss below",
+            "that of one law for all (wanted: 20 %), in the quantity's unit and of its logarithm. Output in tokens;",
+            "what remains of the program, in engine seconds, and the time to a thread's next call in seconds.",
             "`+` reached, `-` not. Times of a core's event are CPU time, with the structure's part.",
             "",
             "| set | quantity | values | coverage | lower | by seed | lower (log) | median error | of one law"

@@ -29,9 +29,6 @@ class Expected:
     """Seconds from the call's end to the next call of its thread."""
     output: Law
     """Tokens that it generates in all."""
-    learned: tuple[Law, float] | None = None
-    """Where `remaining` is what the workflow service foresees: the law learned here of such a program's service, and
-    what has passed of it."""
     importance: float = 0.0
     information: float = 0.0
     """Nats that its end tells of the rest of its program."""

@@ -60,10 +60,12 @@ class Forecasts:
         told = self._threads.get(thread)
         if told is None or told.forecast is NO_FORECAST or now >= told.until:
             return
+        if told.call_id not in ("", call.key[1]):  # that one is still to come
+            return
         self._threads[thread] = told._replace(forecast=NO_FORECAST)
         if not told.call_id:  # its return is this call itself
             self._tell(call, replace(told.forecast, returns=None), told.until)
-        elif told.call_id == call.key[1]:
+        else:
             self._tell(call, told.forecast, told.until)
 
     def remaining(self, program_id: str) -> Law | None:

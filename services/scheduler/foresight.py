@@ -10,7 +10,7 @@ from typing import assert_never
 from services.common.laws import Law
 from services.scheduler.calls import Calls
 from services.scheduler.events import CallForeseen, ForecasterLost
-from services.scheduler.forecasts import thread_of
+from services.scheduler.forecasts import Thread, thread_of
 from services.scheduler.knowledge import Knowledge
 from services.scheduler.records import Call
 from services.scheduler.residents import Residents
@@ -51,7 +51,7 @@ class Foresight:
         for call in calls:
             self._revise(call, now)
         for thread in threads:
-            self._residents.foresee(*thread, None, now)
+            self._weigh_anew(thread, None, now)
 
     def next_due(self) -> float | None:
         """When something expires."""
@@ -64,14 +64,17 @@ class Foresight:
         if call is not None:
             self._revise(call, now)
         elif not event.call_id:
-            law: Law | None = event.forecast.returns
-            self._residents.foresee(*thread_of(event.program_id, event.thread, event.agent), law, now)
+            self._weigh_anew(thread_of(event.program_id, event.thread, event.agent), event.forecast.returns, now)
+
+    def _weigh_anew(self, thread: Thread, returns: Law | None, now: float) -> None:
+        models, lobbies = self._residents.foresee(*thread, returns, now), self._waiting.queue.lobbies()
+        self._unsettled.update(dict.fromkeys(model for model in models if model in lobbies))
 
     def _revise(self, call: Call, now: float) -> None:
         if call.worker_id:
             self._knowledge.revise(call, now)
             return
-        with self._waiting.queue.reordered(call):
+        with self._waiting.reordered(call, now):
             self._knowledge.revise(call, now)
         self._residents.remeasure(call, now)
         self._unsettled[call.model] = None

@@ -71,7 +71,8 @@ class Knowledge:
     def output_tokens(self, call: Call) -> float:
         """That the call will still generate."""
         if (forecast := call.forecast.output) is not None:
-            return max(1.0, forecast.truncated_mean(1e9, float(call.generated_tokens)))
+            most = call.max_tokens - call.generated_tokens if call.max_tokens else 1e9
+            return max(1.0, forecast.truncated_mean(max(1.0, most), float(call.generated_tokens)))
         expected = self._outputs.expect(call.program.tenant, call.agent, call.max_tokens)
         return max(1.0, expected - call.generated_tokens)
 
@@ -92,13 +93,12 @@ class Knowledge:
         thread = trail.thread(call)
         away = now - thread.idle_since
         if not thread.num_live and away < inf:
-            keys = _keys(program.tenant, thread.agent)
-            self._returns.close(keys, _name(call), away, happened=True)
+            self._returns.close(_keys(program.tenant, thread.agent), _name(call), away, happened=True)
         thread.num_live += 1
         account.num_live += 1
+        trail.newest = call.key
         if call.forecast.remaining is not None:
             trail.forecast = (call.forecast.remaining, program.attained_seconds)
-        speed = self.engine_seconds.of(call.model)
         remaining, past, returns, output = self._laws(call, now)
         expected = call.expected = Expected(
             service_seconds=0.0,
@@ -112,7 +112,7 @@ class Knowledge:
             away_seconds=away,
             aged=self._waits.time(now),
             patience_seconds=self._waits.typical_seconds,
-            prefill_seconds=call.prompt_tokens * speed.prefill_seconds,
+            prefill_seconds=call.prompt_tokens * self.engine_seconds.of(call.model).prefill_seconds,
             latency_seconds=self._latencies.of([(*_kind(program), call.agent), _kind(program)], 0.0),
             uncertainty=self._past.entropy(_kind(program)),
             virtual_finish=trail.virtual_finish,
@@ -128,8 +128,9 @@ class Knowledge:
     def revise(self, call: Call, now: float) -> None:
         """Another forecast is to be believed of a live call; its tags, by which tenants share, stay."""
         trail, expected, forecast = self._trail(call.program), call.expected, call.forecast
-        told = forecast.remaining
-        trail.forecast = None if told is None else (told, call.program.attained_seconds)
+        if trail.newest in (None, call.key):
+            told, before = forecast.remaining, call.inherited_seconds - call.served_seconds
+            trail.forecast = None if told is None else (told, before)
         call.expected_output = self.output_tokens(call)
         expected.remaining, expected.past, expected.returns, expected.output = self._laws(call, now)
         expected.importance, expected.information = forecast.importance, self._information(call)
@@ -145,12 +146,7 @@ class Knowledge:
             kinds: list[Key] = [(call.program.tenant, call.agent, int(expected.away_seconds < inf))]
             prefilled = call.prompt_tokens * (1.0 - self._cached.of(kinds, 0.0))
             expected.service_seconds = speed.seconds(prefilled, call.expected_output)
-        expected.attained_seconds, expected.learned = call.inherited_seconds, None
-        if call.forecast.remaining is not None:
-            expected.attained_seconds = 0.0
-            if call.said.remaining is None:
-                law = self._services.law(_keys(call.program.tenant, call.program.agent))
-                expected.learned = (law, call.inherited_seconds)
+        expected.attained_seconds = 0.0 if call.forecast.remaining is not None else call.inherited_seconds
         return expected
 
     def placed(self, call: Call) -> None:
@@ -192,7 +188,10 @@ class Knowledge:
         self._fair.settle(account.fair, fair, call.served_seconds)
         self._turns.leave(account.turns, fair.cost, call.served_seconds, fair.weight, now)
         self._urgent.settle(account.urgent, call.expected.urgent, call.served_seconds)
-        thread = self._trail(program).thread(call)
+        trail = self._trail(program)
+        if trail.newest == call.key:
+            trail.newest = None
+        thread = trail.thread(call)
         thread.num_live -= 1
         thread.agent = call.agent
         if not thread.num_live:

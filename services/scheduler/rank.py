@@ -20,6 +20,8 @@ Functional = Callable[[Law, float, float], float]
 _LEAST = 1e-6
 """Seconds; stands for 0 under a logarithm."""
 _LEAST_PEAK = 1e-12
+_FAR = 1e9
+"""Seconds; stands for never where sums are made of what remains."""
 _DOUBLINGS = 7
 _BUCKETS = 10
 
@@ -41,7 +43,7 @@ def gittins(law: Law, attained: float, least: float = 0.0) -> float:
             return 1.0 / max(law.peak(attained, least), _LEAST_PEAK)
         case _:
             pass
-    best = law.truncated_mean(1e9, attained)
+    best = law.truncated_mean(_FAR, attained)
     portions = (least * 2**power for power in range(_DOUBLINGS)) if least else ()
     for tau in (*portions, *law.horizons(attained)):
         if tau >= least and (chance := law.cdf(tau, attained)) > 0:
@@ -52,8 +54,8 @@ def gittins(law: Law, attained: float, least: float = 0.0) -> float:
 def mean(law: Law, attained: float, least: float = 0.0) -> float:
     """E[R]: what SRPT takes for the size when sizes are not known."""
     if isinstance(law, Hazard | Quantiles):
-        return law.mean(attained)
-    return law.truncated_mean(1e9, attained)
+        return min(law.mean(attained), _FAR)
+    return law.truncated_mean(_FAR, attained)
 
 
 def hermes(law: Law, attained: float, least: float = 0.0) -> float:
@@ -79,7 +81,7 @@ def ln(seconds: float) -> float:
 
 def octave(seconds: float) -> int:
     """A level by powers of 2 of service, from a quarter of a second on: what engines are told."""
-    return min(max(int(log(max(seconds, _LEAST) / 0.25, 2) + 1), 0), 31)
+    return min(max(int(log(min(max(seconds, _LEAST), _FAR) / 0.25, 2) + 1), 0), 31)
 
 
 def due(call: Call, slack: float) -> float:

@@ -141,14 +141,18 @@ class Residents:
         if call.context is not None:
             self._measure(call, self.policy.reserves(call), now)
 
-    def foresee(self, program_id: str, thread: str, agent: str, law: Law | None, now: float) -> None:
-        """From now on the thread's next call is expected by that law; None: again as when its last call ended."""
+    def foresee(self, program_id: str, thread: str, agent: str, law: Law | None, now: float) -> list[str]:
+        """From now on the thread's next call is expected by that law; None: again as when its last call ended. The
+        models at whose workers there may be more room by it."""
+        models: list[str] = []
         for name, context in list(self._idle.get(program_id, {}).items()):
             if name[1] == thread and (thread or name[0] == agent):
                 foreseen = None if law is None else (law, now)
                 if foreseen != context.foreseen:
                     context.foreseen = foreseen
                     self._weigh(context, now)
+                    models.append(context.ledger.model)
+        return models
 
     def release(self, program: Program, now: float) -> list[str]:
         """The program makes no more calls, or those that run are its last: strike off what is idle; the models."""

@@ -4,6 +4,7 @@ from math import exp, inf, log, log1p
 from typing import NamedTuple
 
 from services.common.laws import Law
+from services.scheduler.events import CallKey
 from services.scheduler.records import Call
 
 _STEPS = 64
@@ -43,6 +44,7 @@ class Trail:
         "forecast",
         "kv_cost",
         "last_end",
+        "newest",
         "running_since",
         "steps",
         "threads",
@@ -63,8 +65,10 @@ class Trail:
         self.last_end = 0.0
         self.running_since = inf
         """When its newest placed call got its place; inf: none runs."""
+        self.newest: CallKey | None = None
+        """The call that began last, if it lives."""
         self.forecast: tuple[Law, float] | None = None
-        """What its newest call said that is left, from that much service on."""
+        """What is said to be left at that call, from that much service on."""
         self._stride = self._till_next = 1
 
     def thread(self, call: Call) -> Thread:

@@ -1,5 +1,7 @@
 """WaitingRoom: the queue with everything that is due for calls in it, and the accounts of their waiting."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from math import inf
 
 from services.common.agenda import Agenda
@@ -29,9 +31,15 @@ class WaitingRoom:
         position = self.queue.push(call)
         if timeout_seconds > 0:
             self._timeouts.set(call.key, now + timeout_seconds)
-        if (due := self.queue.promotes_at(call)) < inf:
-            self._promotions.set(call, max(due, now))
+        self._await_promotion(call, now)
         return position
+
+    @contextmanager
+    def reordered(self, call: Call, now: float) -> Generator[None]:
+        """What is believed of a waiting call changes inside."""
+        with self.queue.reordered(call):
+            yield
+        self._await_promotion(call, now)
 
     def leave(self, call: Call, now: float) -> int:
         """Take a call out: placed, rejected or forgotten; how many calls of its model went before it."""
@@ -96,9 +104,15 @@ class WaitingRoom:
         models: set[str] = set()
         for call in self._promotions.pop_due(now, limit):
             # What the program was served meanwhile may have moved the moment.
-            if (due := self.queue.promotes_at(call)) > now:
-                self._promotions.set(call, due)
+            if self.queue.promotes_at(call) > now:
+                self._await_promotion(call, now)
             else:
                 self.queue.promote(call, now)
                 models.add(call.model)
         return models
+
+    def _await_promotion(self, call: Call, now: float) -> None:
+        if (due := self.queue.promotes_at(call)) < inf:
+            self._promotions.set(call, max(due, now))
+        else:
+            self._promotions.discard(call)

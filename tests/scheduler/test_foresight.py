@@ -1,12 +1,14 @@
 """What the scheduler does with what the workflow service says, and without it."""
 
+from math import inf, isfinite
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.forecast import Forecast
-from services.common.laws import NEVER, Point
-from services.scheduler.events import CallForeseen, ForecasterLost, Place
+from services.common.laws import NEVER, Law, Point, Quantiles
+from services.scheduler.events import CallForeseen, ForecasterLost, Place, ProgramEnded
 from services.scheduler.records import Call
 from tests.scheduler.stage import Stage
 
@@ -109,6 +111,56 @@ def test_a_forecast_may_come_before_its_call_and_is_for_no_other() -> None:
     assert live(stage, "b", "comes").forecast.remaining is None
 
 
+def test_another_call_of_the_thread_does_not_take_away_what_is_for_one() -> None:
+    stage = waiting()
+    foresee(stage, "a", "awaited", 10.0)
+    stage.submit("another", "a")
+    stage.submit("awaited", "a")
+    assert live(stage, "a", "another").forecast.remaining is None
+    assert live(stage, "a", "awaited").forecast.remaining == Point(10.0)
+
+
+def test_no_more_output_is_expected_than_the_call_may_generate() -> None:
+    stage = waiting()
+    stage.submit("c", "a", output=40)
+    foresee(stage, "a", "c", forecast=Forecast(output=Point(2000.0)))
+    assert live(stage, "a", "c").expected_output == 40.0
+
+
+@pytest.mark.parametrize("ordering", ["gittins", "srpt", "hexgen"])
+@pytest.mark.parametrize("law", [NEVER, Quantiles([10.0], 0.5)])
+def test_a_program_that_may_never_end_is_the_last_and_harms_nobody(ordering: str, law: Law) -> None:
+    stage = Stage(ordering=ordering, lookahead_calls=0)
+    stage.join()
+    for name in ("running", "a", "b"):
+        stage.submit(name, name)
+    foresee(stage, "a", "a", forecast=Forecast(remaining=law))
+    foresee(stage, "b", "b", 5.0)
+    for name in ("running", "b", "a"):
+        stage.finish(name, name)
+    assert stage.order == ["running", "b", "a"]
+    stage.submit("later")
+    assert isfinite(live(stage, "p", "later").expected.urgency)
+
+
+def test_a_call_that_becomes_urgent_by_what_is_said_is_promoted_and_one_that_is_no_more_is_not() -> None:
+    stage = Stage(ordering="saga", lookahead_calls=0)
+    stage.join()
+    stage.submit("c", "early")
+    stage.finish("c", "early")
+    stage.feed(ProgramEnded("early"))  # such programs take a second
+    for name in ("running", "a", "b", "c", "d"):
+        stage.submit(name, name)
+    foresee(stage, "c", "c", 1e4)
+    foresee(stage, "d", "d", 1e6)
+    foresee(stage, "d", "d", 1.0, revision=2)
+    stage.run(1.0)
+    assert [name for name in "abcd" if live(stage, name, name).promoted] == ["c"]
+    assert stage.core.next_tick() != inf
+    stage.finish("running", "running")
+    assert stage.order[-1] == "c"
+
+
 def test_what_the_caller_says_goes_first() -> None:
     stage = waiting()
     stage.submit("c", "a", forecast=Forecast(output=Point(7.0)))
@@ -146,9 +198,9 @@ def test_without_its_service_nothing_that_it_said_holds() -> None:
 
 def test_it_also_goes_to_calls_that_run() -> None:
     stage = waiting()
-    foresee(stage, "other", "running", forecast=Forecast(output=Point(500.0), returns=NEVER))
+    foresee(stage, "other", "running", forecast=Forecast(output=Point(9.0), returns=NEVER))
     call = live(stage, "other", "running")
-    assert call.expected_output == 500.0
+    assert call.expected_output == 9.0
     assert call.expected.returns is NEVER
 
 
@@ -160,6 +212,18 @@ def test_a_thread_that_will_not_return_gives_up_its_room() -> None:
     assert stage.core.residents.admitted(live_program(stage, "a"), "m")
     foresee(stage, "a", "", thread="t", forecast=Forecast(returns=Point(1e6)))
     assert not stage.core.residents.admitted(live_program(stage, "a"), "m")
+
+
+def test_its_room_is_at_once_another_programs() -> None:
+    stage = Stage(policy="legato", ordering="", assumed_prefill_tokens_per_second=100)
+    stage.join(blocks=100, seqs=4)
+    stage.submit("c", "a", prompt=1000, thread="t")
+    stage.submit("c", "other", prompt=200)
+    stage.finish("c", "a", prompt=1000, tokens=100)
+    stage.submit("c", "b", prompt=900)
+    assert live_program(stage, "b").paused
+    foresee(stage, "a", "", thread="t", forecast=Forecast(returns=Point(1e6)))
+    assert [place.program_id for place in stage.placed] == ["a", "other", "b"]
 
 
 def live_program(stage: Stage, program_id: str):
@@ -175,6 +239,20 @@ def test_an_eta_between_calls_is_by_what_is_said_of_the_next() -> None:
     stage.finish("c", "a")
     foresee(stage, "a", "", 321.0)
     assert stage.core.eta(program, stage.clock.now())[0] == pytest.approx(321.0, rel=0.01)  # pyright: ignore[reportUnknownMemberType]
+
+
+@pytest.mark.parametrize("valid", [5.0, 100.0])
+def test_the_eta_of_a_program_is_by_its_newest_call(valid: float) -> None:
+    stage = Stage()
+    stage.join(seqs=2)
+    stage.submit("older", "a", thread="t")
+    stage.submit("newer", "a", thread="u")
+    foresee(stage, "a", "older", 50.0, thread="t", valid=valid)
+    foresee(stage, "a", "newer", 321.0, thread="u")
+    foresee(stage, "a", "older", 50.0, thread="t", revision=2, valid=valid)
+    stage.run(10.0)
+    left = stage.core.eta(live_program(stage, "a"), stage.clock.now())[0]
+    assert left == pytest.approx(311.0, rel=0.01)  # pyright: ignore[reportUnknownMemberType]
 
 
 def test_a_place_says_the_speeds_of_its_model() -> None:

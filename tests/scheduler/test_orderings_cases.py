@@ -327,15 +327,6 @@ def test_what_a_call_holds_counts_as_seconds_do(remaining: float, prompt: int, o
     assert ordering.load("gittins").rank(short) < ordering.load("gittins").rank(long)
 
 
-@given(seconds, seconds, st.floats(0.0, 1.0))
-def test_what_is_foreseen_counts_beside_what_was_learned(foreseen: float, learned: float, trust: float) -> None:
-    """The logarithm of the index is the mean of both, by `trust`."""
-    policy = ordering.load("gittins", bytes=0.0, trust=trust)
-    both = policy.rank(call(expected(Point(foreseen), learned=(Point(7.0 + learned), 7.0))))[1]
-    assert both == pytest.approx(trust * log(foreseen) + (1.0 - trust) * log(learned), abs=1e-9)
-    assert policy.rank(call(expected(Point(foreseen))))[1] == pytest.approx(log(foreseen))
-
-
 def test_a_near_deadline_goes_first_and_a_far_one_is_not_put_off_for_ever() -> None:
     policy = ordering.load("gittins", patience=10.0)
     free = policy.rank(call(expected(Point(10.0)), arrived=50.0))

@@ -157,18 +157,19 @@ def test_kinds_go_from_all_programs_to_the_family():
         program.call("writer", [program.call("planner")])
         seen |= tell(structure, program.events())[0]
     kinds = seen["p2", "c1"].kinds
-    assert kinds[:2] == ((), ("acme",))
-    assert kinds[-2:] == (("acme", "family", "planner", 1), ("acme", "variant", kinds[-1][2], 1))
+    assert kinds[:3] == ((), ("acme",), ("", "first", "planner"))
+    assert kinds[-2:] == (("", "family", "planner", 1), ("", "variant", kinds[-1][2], 1))
 
 
-def test_tenants_share_no_family():
+@pytest.mark.parametrize(("workflow", "num_families"), [("", 1), ("review", 2)])
+def test_tenants_share_families_unless_they_name_them(workflow: str, num_families: int):
     structure = Structure()
     families = set[object]()
     for tenant in ("a", "b"):
-        program = Planted(f"p/{tenant}", tenant=tenant)
+        program = Planted(f"p/{tenant}", tenant=tenant, workflow=workflow)
         program.call("planner")
         families.update(tell(structure, program.events())[1])
-    assert len(families) == 2
+    assert len(families) == num_families
 
 
 def test_a_beginning_gets_a_family_of_its_own_once_programs_share_it():

@@ -3,15 +3,14 @@
     key = ln Phi + bytes * ln(tokens) - ln(weight * class weight) - lam_i * IG - lam_x * X + time / patience
 
 Phi is what a unit of completion costs: inf over D of E[min(R, D)] / P(R <= D), R what is left of the program by the law
-learned of its kind, given what it was served (rank.py), D at least this call. Laws decide what kind of policy it is: a
-falling hazard favours programs that got little (Autellix), a rising one those that are nearly done (Continuum), known
-sizes give SRPT. Where the workflow service foresees what is left, Phi is the geometric mean of its law's and of the
-learned one's: they err for different reasons, and both together rank programs better than either. Where KV is short it
-is not seconds that run out but byte-seconds: `tokens` is what the call holds of it, prompt and expected output, and
-with `bytes` 1 the order is that of completions for each token-second. `time` is the call's arrival or, with a deadline,
-the latest start of its share of it (hexgen.py), but at most `patience` later than its arrival. It is counted in typical
-waits (habits.py), so that order means the same under any load. A call is overtaken only by calls that come within
-patience * ln(ratio of the other factors) typical waits of it: no starvation, no refreshing.
+learned of its kind, given what it was served, or foreseen of it (rank.py), D at least this call. Laws decide what kind
+of policy it is: a falling hazard favours programs that got little (Autellix), a rising one those that are nearly done
+(Continuum), known sizes give SRPT. Where KV is short it is not seconds that run out but byte-seconds: `tokens` is what
+the call holds of it, prompt and expected output, and with `bytes` 1 the order is that of completions for each
+token-second. `time` is the call's arrival or, with a deadline, the latest start of its share of it (hexgen.py), but at
+most `patience` later than its arrival. It is counted in typical waits (habits.py), so that order means the same under
+any load. A call is overtaken only by calls that come within patience * ln(ratio of the other factors) typical waits of
+it: no starvation, no refreshing.
 
 A guard bounds what tenants lose by it: a call that still waits `lag` typical waits after its turn in the ideal system
 (fairness.py: tenants share by weight, each served as it asks; with one tenant, first come, first served) goes before
@@ -29,8 +28,7 @@ from services.scheduler.service_class import ServiceClass
 class Policy(Ordering):
     """`patience` and `lag` in typical waits; lag 0: no guard. `interactive` and `batch`: weights of these classes
     beside the default's 1. `information` and `importance`: lam_i and lam_x, what a nat and a unit of importance are
-    worth, as exponents; `bytes`: what the tokens are that a call holds. `trust`: weight of the workflow service's law
-    in that mean."""
+    worth, as exponents; `bytes`: what the tokens are that a call holds."""
 
     def __init__(
         self,
@@ -41,10 +39,9 @@ class Policy(Ordering):
         information: float = 0.0,
         importance: float = 0.0,
         bytes: float = 1.0,
-        trust: float = 0.5,
     ) -> None:
-        if patience <= 0 or lag < 0 or interactive <= 0 or batch <= 0 or bytes < 0 or not 0 <= trust <= 1:
-            raise ValueError("gittins: need patience, interactive, batch > 0, lag, bytes >= 0, 0 <= trust <= 1")
+        if patience <= 0 or lag < 0 or interactive <= 0 or batch <= 0 or bytes < 0:
+            raise ValueError("gittins: need patience, interactive, batch > 0, lag, bytes >= 0")
         self._patience = patience
         self._lag = lag
         self._classes = {
@@ -55,13 +52,12 @@ class Policy(Ordering):
         self._information = information
         self._importance = importance
         self._bytes = bytes
-        self._trust = trust
 
     def rank(self, call: Call) -> tuple[float, ...]:
         expected, program = call.expected, call.program
         if call.promoted:
             return (0.0, expected.turn, call.arrived)
-        key = ln(_phi(call, self._trust)) + self._bytes * ln(call.prompt_tokens + call.expected_output)
+        key = ln(_phi(call)) + self._bytes * ln(call.prompt_tokens + call.expected_output)
         key -= ln(program.account.weight) + self._classes[program.service_class]
         key -= self._information * expected.information + self._importance * expected.importance
         return (1.0, key + self._time(call) / self._patience, call.arrived)
@@ -74,7 +70,7 @@ class Policy(Ordering):
         return turn_at + self._lag * expected.patience_seconds
 
     def level(self, call: Call) -> int:
-        return octave(_phi(call, self._trust))
+        return octave(_phi(call))
 
     def _time(self, call: Call) -> float:
         expected = call.expected
@@ -84,9 +80,6 @@ class Policy(Ordering):
         return expected.aged + min(later, self._patience)
 
 
-def _phi(call: Call, trust: float = 1.0) -> float:
+def _phi(call: Call) -> float:
     expected = call.expected
-    phi = gittins(expected.remaining, expected.attained_seconds, expected.service_seconds)
-    if expected.learned is None or trust == 1.0:
-        return phi
-    return phi**trust * gittins(*expected.learned, expected.service_seconds) ** (1.0 - trust)
+    return gittins(expected.remaining, expected.attained_seconds, expected.service_seconds)

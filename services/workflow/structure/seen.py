@@ -11,7 +11,7 @@ class Seen(NamedTuple):
     """One call's place."""
 
     kinds: Sequence[Key]
-    """Of its program, the most general first: all, its tenant's, ..., its family."""
+    """Of its program, the most general first: all, its tenant's, those that begin alike, ..., its family."""
     role: str
     """The agent's name, else a fingerprint of what its prompt begins with."""
     parents: tuple[str, ...]

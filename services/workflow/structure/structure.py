@@ -4,6 +4,9 @@ A call's parents and its predecessor are inferred as it begins (lineage.py), its
 far tell (families.py). A program teaches its family when it is over, or when it is the one not heard of for longest and
 there are too many. Pure and deterministic. Bounded: programs, calls and messages that are held, roles, families.
 An event that is told twice counts once; the end of a call whose beginning was never told is nothing.
+
+Families are of all tenants: people run the same agents, and a law needs samples. A workflow that a tenant names is a
+family of its own.
 """
 
 from collections import OrderedDict
@@ -18,6 +21,9 @@ from services.workflow.structure.lineage import Lineage, prompt_of
 from services.workflow.structure.record import Record
 from services.workflow.structure.roles import Roles, size
 from services.workflow.structure.seen import Key, Seen
+
+_ALL = ""
+"""Where families are told apart by tenant, those of all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,10 +92,10 @@ class Structure:
         self._units -= program.units
         course, first = program.course, program.first or ("", "")
         tally = course.finish()
-        family = self._families.settle(program.tenant, program.workflow, first[0], course.calls_of, tally)
         if program.workflow:
-            return family.key
-        return self._variants.settle(program.tenant, "", first[1], course.shown, tally).key
+            return self._families.settle(program.tenant, program.workflow, first[0], course.calls_of, tally).key
+        self._families.settle(_ALL, "", first[0], course.calls_of, tally)
+        return self._variants.settle(_ALL, "", first[1], course.shown, tally).key
 
     def family_of(self, program_id: str) -> Key | None:
         """Of a program that runs: the most special of its kinds."""
@@ -146,14 +152,12 @@ class Structure:
         program.workflow = program.workflow or event.workflow
         if known and program.kinds:
             return
-        tenant = program.tenant
-        general: tuple[Key, ...] = ((), (tenant,))
+        general: tuple[Key, ...] = ((), (program.tenant,), (_ALL, "first", program.beginning))
         if program.workflow:
-            program.kinds = (*general, (tenant, "workflow", program.workflow))
+            program.kinds = (*general, (program.tenant, "workflow", program.workflow))
             return
-        first: Key = (tenant, "first", program.beginning)
-        families = (self._families.assign(tenant, course.calls_of), self._variants.assign(tenant, course.shown))
-        program.kinds = (*general, first, *(family.key for family in families if family is not None))
+        families = (self._families.assign(_ALL, course.calls_of), self._variants.assign(_ALL, course.shown))
+        program.kinds = (*general, *(family.key for family in families if family is not None))
 
     def _hold(self, program: _Program) -> None:
         """Count what is held, and let go of what is too much."""
