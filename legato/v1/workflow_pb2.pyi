@@ -354,7 +354,7 @@ class CallForecast(_message.Message):
     call_id: _builtins.str
     """The call; empty: the thread's next one."""
     revision: _builtins.int
-    """Grows with every forecast of the thread; older ones are void."""
+    """Grows with every forecast; of one call, or of a thread's next call, the newest counts."""
     valid_seconds: _builtins.float
     """For so long it holds, from when it is heard."""
     importance: _builtins.float

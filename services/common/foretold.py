@@ -33,7 +33,7 @@ class Foretold:
     forecast: Forecast
     """`returns`: with a call_id from that call's end on, else from now on."""
     revision: int
-    """Of two forecasts of a thread the greater one counts."""
+    """Grows with every forecast; of two of the same call, or of a thread's next one, the greater one counts."""
     valid_seconds: float
 
 

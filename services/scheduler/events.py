@@ -133,7 +133,7 @@ class CallForeseen:
     forecast: Forecast
     """`returns`: with a call_id from that call's end on, else from now on."""
     revision: int
-    """Grows with every forecast of the thread; older ones are ignored."""
+    """Grows with every forecast of the thread; of one call, or of its next one, the newest counts."""
     valid_seconds: float
     """From now; then it is as if it had not been said."""
     agent: str = ""

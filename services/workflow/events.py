@@ -79,8 +79,8 @@ Event: TypeAlias = CallBegan | CallEnded | ToolRan | ProgramOver
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What is expected of a call, or (no call_id) of the next call of its thread; it replaces what was said of that
-    thread before."""
+    """What is expected of a call, or (no call_id) of the next call of its thread; it replaces what was said of the
+    same before."""
 
     program_id: str
     thread: str

@@ -1,7 +1,7 @@
 """Explain and ReadLog of the WorkflowService: to be mixed into its servicer.
 
-Programs that were active lately are explained from memory. Of one that began before this process read the log from, and
-of one that is forgotten, the log itself is read again, as far back as it is kept.
+Programs that were active lately are explained from what is kept of them. Of one that began before this process read
+the log from, and of one that is forgotten, the log itself is read again, as far back as it is kept.
 """
 
 import asyncio
@@ -14,24 +14,25 @@ from legato.v1 import workflow_pb2
 from services.common.errors import Failure, Reason
 from services.common.state import Store, StoreUnavailable
 from services.workflow.explain import Explainer, Explanation
-from services.workflow.explain_translation import detail_of, program_of, response_of
+from services.workflow.explain_translation import program_of, response_of
 from services.workflow.log import replay
+from services.workflow.recent import Recent, tell
 from services.workflow.structure import Structure
-from services.workflow.translation import event_of
 
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
-
 _LONGEST_PAUSE_SECONDS: Final = 3600.0
 """A program that made no call for so long is taken for a new one."""
+_AT_ONCE: Final = 64
+"""Entries of a program that are told before anybody else gets the loop."""
 
 
 class ExplainMethods:
-    """`explainer` is fed with the log by its owner, from `whole_after` (Unix seconds) on: programs that began before
-    may have made calls that it was not told of."""
+    """`recent` is fed with the log by its owner, from `whole_after` (Unix seconds) on: programs that began before may
+    have made calls that it was not told of."""
 
-    def __init__(self, explainer: Explainer, store: Store, whole_after: float = 0.0) -> None:
-        self._explainer = explainer
+    def __init__(self, recent: Recent, store: Store, whole_after: float = 0.0) -> None:
+        self._recent = recent
         self._store = store
         self.whole_after = whole_after
 
@@ -39,7 +40,7 @@ class ExplainMethods:
         program_id = request.program_id
         if not program_id:
             raise Failure(Reason.INVALID_ARGUMENT, "program_id: must be given", "program_id")
-        explanation = self._explainer.explain(program_id)
+        explanation = await self._from_memory(program_id)
         if explanation is None or explanation.started <= self.whole_after + _LONGEST_PAUSE_SECONDS:
             explanation = await self._from_log(program_id, explanation)
         if explanation is None:
@@ -55,14 +56,26 @@ class ExplainMethods:
             if entries:
                 yield workflow_pb2.ReadLogResponse(entries=entries)
 
+    async def _from_memory(self, program_id: str) -> Explanation | None:
+        kept = self._recent.of(program_id)
+        if kept is None:
+            return None
+        explainer = Explainer(Structure(), max_programs=1)
+        for place, entry in enumerate(kept.entries(), 1):
+            tell(explainer, entry)
+            if not place % _AT_ONCE:
+                await asyncio.sleep(0)
+        explanation = explainer.explain(program_id)
+        return None if explanation is None else kept.completed(explanation)
+
     async def _from_log(self, program_id: str, known: Explanation | None) -> Explanation | None:
         """From all that the log keeps of it; `known` where that is less or cannot be read."""
         explainer = Explainer(Structure(), max_programs=1)
         try:
             async for batch in replay(self._store):
                 for entry in batch:
-                    if program_of(entry) == program_id and (event := event_of(entry)) is not None:
-                        explainer.handle(event, entry.at, detail_of(entry))
+                    if program_of(entry) == program_id:
+                        tell(explainer, entry)
                 await asyncio.sleep(0)  # there may be much of it, and others wait for the loop
         except StoreUnavailable:
             if known is None:

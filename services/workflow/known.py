@@ -10,11 +10,12 @@ from services.workflow.records import Call, Habit, Program, Thread
 NUM_OUTPUT = 10
 NUM_REMAINING = 8
 NUM_RETURNS = 9
+_HIGHEST = 1e18
 
 
 def level(value: float, per_octave: float = 1.0) -> int:
-    """A logarithmic level of a value from 0 on."""
-    return int(log2(1.0 + max(value, 0.0)) * per_octave + 0.5)
+    """A logarithmic level of a value from 0 on. Of one that is beyond all sense, or none, there is one too."""
+    return int(log2(1.0 + min(max(0.0, value), _HIGHEST)) * per_octave + 0.5)
 
 
 def span(seconds: float, per_octave: float = 1.0) -> int:
@@ -27,8 +28,10 @@ def habit(of: Habit) -> int:
 
 
 def roles(program: Program, call: Call) -> list[Key]:
-    """Its program's kinds, and its role in the last of them, by one model."""
-    return [*program.kinds, ("role", call.role, call.model, *program.kinds[-1])]
+    """Its program's kinds, and its role in the last of them, by one model. All cells of a role name it, so it is one
+    string, whose hash is worked out once."""
+    name = "\x1f".join((call.role, call.model, *map(str, program.kinds[-1])))
+    return [*program.kinds, ("role", name)]
 
 
 def output_cells(program: Program, call: Call, event: CallBegan, last: Call | None, role: Key) -> list[Key]:
@@ -57,7 +60,7 @@ def output_cells(program: Program, call: Call, event: CallBegan, last: Call | No
 
 def remaining_cells(program: Program, call: Call, event: CallBegan, last: Call | None, role: Key) -> list[Key]:
     """Of what remains of a program, when a call of it begins. The last one may be of this program alone."""
-    num = len(program.calls)
+    num = program.num_live + program.num_ended
     turn, prompt = level(num, 2.0), level(call.prompt_tokens, 2.0)
     attained = span(program.attained_seconds, 1.0)
     pace = span(program.attained_seconds / num, 1.0) if num else -1

@@ -1,4 +1,4 @@
-"""Learner: the core and the explainer, fed with the call log in order, and what is foreseen on the board.
+"""Learner: the core, fed with the call log in order, what is foreseen on the board, and what is kept to be explained.
 
 Whatever the core is told is told at the entry's own time, and what is due between two entries is done at its time, so
 that a log which is read again leads to where it led. Nothing in an entry can stop it: what cannot be read, or what
@@ -8,19 +8,21 @@ the core stumbles over, is counted and skipped.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from legato.v1 import workflow_pb2
 from services.common.state import order
 from services.workflow import metrics
 from services.workflow.board import Board
 from services.workflow.core import Core
-from services.workflow.events import Event, Foreseen, ProgramOver
-from services.workflow.explain import Explainer
-from services.workflow.explain_translation import detail_of
+from services.workflow.events import CallEnded, Event, Foreseen, ProgramOver
+from services.workflow.recent import Recent
 from services.workflow.translation import event_of, foretold_of
 
 _log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 64
+"""Entries that are learned from before anybody else gets the loop."""
 
 _T = TypeVar("_T")
 
@@ -28,41 +30,52 @@ _T = TypeVar("_T")
 class Learner:
     """`begin` makes a core that knows nothing, `clock` tells Unix time."""
 
-    def __init__(
-        self, begin: Callable[[], Core], board: Board, explainer: Explainer, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, begin: Callable[[], Core], board: Board, recent: Recent, clock: Callable[[], float]) -> None:
         self.core = begin()
         self.board = board
-        self.explainer = explainer
+        self.recent = recent
         self.position = ""
         """How far in the log everything was learned."""
+        self._told = ""
+        """How far it was begun with."""
         self._begin = begin
         self._clock = clock
         self._revision = 0
 
+    @property
+    def whole(self) -> bool:
+        """Whether the core knows nothing of what follows `position`."""
+        return self._told == self.position
+
     def restore(self, core: Mapping[str, Any], position: str) -> None:
-        """Go on from what a core knew at that position. Raises whatever a core raises for what it did not write; it is
-        then as it was."""
-        restored = self._begin()
+        """Go on from what a core knew at that position. Raises whatever a core raises for what it did not write, and
+        for what is no position; it is then as it was."""
+        revision, restored = revision_of(position), self._begin()
         restored.restore(core)
-        self.core, self.position = restored, position
-        self._revision = revision_of(position)
+        self.core, self.position, self._told = restored, position, position
+        self._revision = revision
 
     def at(self, position: str) -> None:
         """What follows was written to the log at that position."""
+        self._told = position
         self._revision = max(self._revision, revision_of(position))
 
-    def take(self, entry: workflow_pb2.LogEntry) -> None:
-        """The next entry of the log."""
-        began = time.perf_counter()
-        now = self._clock()
-        if (event := event_of(entry)) is None:
-            metrics.SKIPPED.labels("unknown").inc()
-        else:
-            # By a clock that runs ahead the core would believe everybody to have been idle ever since.
-            self._learn(entry, event, min(entry.at, now))
-        metrics.ENTRY_SECONDS.observe(time.perf_counter() - began)
-        metrics.LAG_SECONDS.observe(max(now - entry.at, 0.0))
+    def take(self, entries: Sequence[workflow_pb2.LogEntry], *, live: bool = False) -> None:
+        """The next entries of the log: few, for nobody else gets the loop meanwhile. What is foreseen by `live` ones,
+        which were waited for, counts from now on, whatever their writer's clock says; by others, from their time on."""
+        began, now, before = time.perf_counter(), self._clock(), self._revision
+        oldest = now
+        for entry in entries:
+            if (event := event_of(entry)) is None:
+                metrics.SKIPPED.labels("unknown").inc()
+            else:
+                # By a clock that runs ahead the core would believe everybody to have been idle ever since.
+                at = min(entry.at, now)
+                oldest = min(oldest, at)
+                self._learn(entry, event, at, made=now if live else at)
+        metrics.ENTRY_SECONDS.observe((time.perf_counter() - began) / len(entries))
+        metrics.LAG_SECONDS.observe(max(now - oldest, 0.0))
+        metrics.FORECASTS.inc(self._revision - before)
 
     def advance(self, now: float) -> None:
         """Do what is due by then."""
@@ -71,11 +84,13 @@ class Learner:
             last = due
             self._post(self._guarded(self.core.tick, due), due)
 
-    def _learn(self, entry: workflow_pb2.LogEntry, event: Event, at: float) -> None:
+    def _learn(self, entry: workflow_pb2.LogEntry, event: Event, at: float, made: float) -> None:
         self.advance(at)
-        self._post(self._guarded(self.core.handle, event, at), at)
-        self._guarded(self.explainer.handle, event, at, detail_of(entry))
-        if isinstance(event, ProgramOver):
+        self._post(self._guarded(self.core.handle, event, at), made)
+        self._guarded(self.recent.add, event, entry, self.core.kind_of(event.program_id))
+        if isinstance(event, CallEnded):
+            self.board.ended(event.program_id, event.call_id)
+        elif isinstance(event, ProgramOver):
             self.board.over(event.program_id)
 
     def _guarded(self, step: Callable[..., _T], *arguments: Any) -> _T | None:
@@ -87,11 +102,10 @@ class Learner:
             metrics.SKIPPED.labels("failed").inc()
             return None
 
-    def _post(self, actions: Sequence[Foreseen] | None, at: float) -> None:
+    def _post(self, actions: Sequence[Foreseen] | None, made: float) -> None:
         for foreseen in actions or ():
             self._revision += 1
-            self.board.post(foretold_of(foreseen, self._revision), at)
-            metrics.FORECASTS.inc()
+            self.board.post(foretold_of(foreseen, self._revision), made)
 
 
 def revision_of(position: str) -> int:

@@ -9,7 +9,7 @@ class Limits:
 
     max_programs: int = 20_000
     max_calls_per_program: int = 4_096
-    """Later ones are answered, and nothing is learned of what remained at them."""
+    """Of the oldest it is learned what they outlived, and nothing of what remained at them."""
     max_threads_per_program: int = 256
     max_cells: int = 16_384
     """Of each quantity, 640 bytes each."""

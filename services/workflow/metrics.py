@@ -9,10 +9,12 @@ _LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.
 
 SKIPPED: Final = Counter("legato_workflow_skipped_total", "Entries that were not, by why.", ("why",))
 ENTRY_SECONDS: Final = Histogram(
-    "legato_workflow_entry_seconds", "What one entry took, from its bytes to what is foretold.", buckets=_HANDLE
+    "legato_workflow_entry_seconds", "What one entry took, mean of those taken at once.", buckets=_HANDLE
 )
 LAG_SECONDS: Final = Histogram(
-    "legato_workflow_lag_seconds", "From what happened to having learned from it, by both clocks.", buckets=_LAG
+    "legato_workflow_lag_seconds",
+    "From what happened to learning from it, the oldest of those taken at once.",
+    buckets=_LAG,
 )
 FORECASTS: Final = Counter("legato_workflow_forecasts_total", "Forecasts made.")
 IN_FORCE: Final = Gauge("legato_workflow_forecasts_in_force", "Forecasts that hold.")

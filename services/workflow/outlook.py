@@ -1,7 +1,7 @@
 """Outlook: what is expected of calls and threads, and what is learned when it comes out.
 
 `began`, `ended` and `returned` as a program goes on, `over` at its end. Programs that live teach what they outlived:
-each time a program has half as many calls again, all that remained at its calls so far is known to be at least what has
+each time a program has twice as many calls, all that remained at its calls so far is known to be at least what has
 come since.
 """
 
@@ -22,7 +22,7 @@ _REMAINING = Lomax(1.2, 20.0)
 _RETURNS = Lomax(0.7, 5.0)
 _HEARD = frozenset(2**power - 2 for power in range(1, 13))
 """Calls of a program that teach which cells to hear for what remains, by their places: its calls are much alike."""
-_AGAIN = 1.5
+_AGAIN = 2.0
 _CALLS = 40.0
 """Of what remains, the kind above counts as so many values: a program has about as many, and they are much alike."""
 _LONGER = 4.0
@@ -59,7 +59,7 @@ class Outlook:
         output = self._output.law(call.output)
         asked = self._remaining.ask(kinds, known.remaining_cells(program, call, event, last, kinds[-1]))
         remaining = self._remaining.law(asked)
-        heard = len(program.calls) in _HEARD
+        heard = program.num_live + program.num_ended in _HEARD
         call.remaining = asked.packed() if heard else asked.of_old()
         call.expected_seconds = _median(remaining)
         return Forecast(
@@ -101,11 +101,9 @@ class Outlook:
             return
         program.look_again = int(program.num_ended * _AGAIN) + 1
         for call, seconds in _chains(program):
-            if call.remaining is not None:
-                place = SECONDS.place(seconds)
-                if place > call.lived:
-                    self._remaining.lived(call.remaining, call.lived, place)
-                    call.lived = place
+            if call.remaining is not None and (place := SECONDS.place(seconds)) > call.lived:
+                self._remaining.lived(call.remaining, call.lived, place)
+                call.lived = place
 
     def over(self, program: Program) -> None:
         """A program makes no more calls."""

@@ -28,12 +28,11 @@ from services.workflow import metrics, snapshot
 from services.workflow.board import Board
 from services.workflow.config import Settings
 from services.workflow.core import Core
-from services.workflow.explain import Explainer
-from services.workflow.learner import Learner
+from services.workflow.learner import AT_ONCE, Learner
 from services.workflow.log import Batch, LogReader
+from services.workflow.recent import Recent
 from services.workflow.servicer import WorkflowServicer
 from services.workflow.snapshot import Snapshot
-from services.workflow.structure import Structure
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +40,6 @@ _SERVICE = workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"].full_name
 _STREAMS_END_SECONDS = 1.0
 """How long streams that were told to end may take."""
 _RETRY_SECONDS = 0.5
-_AT_ONCE = 64
-"""Entries that are learned from before anybody else gets the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +56,12 @@ class Running:
 async def running(settings: Settings) -> AsyncGenerator[Running]:
     """Run until left. Does not wait until it has caught up."""
     section, cluster = settings.workflow, settings.cluster
-    board, explainer, caught_up = Board(time.time), Explainer(Structure()), asyncio.Event()
-    learner = Learner(Core, board, explainer, time.time)
+    board, recent, caught_up = Board(time.time), Recent(), asyncio.Event()
+    learner = Learner(Core, board, recent, time.time)
     async with contextlib.AsyncExitStack() as stack:
         members = await stack.enter_async_context(registry.connect(settings.registry, cluster.name))
         store = await stack.enter_async_context(state.connect(settings.state, cluster.name))
-        servicer = WorkflowServicer(board, explainer, store, caught_up)
+        servicer = WorkflowServicer(board, recent, store, caught_up)
 
         def add(server: grpc.aio.Server) -> tuple[str]:
             workflow_pb2_grpc.add_WorkflowServiceServicer_to_server(servicer, server)
@@ -85,8 +82,8 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
 
 
 async def _leave(learner: Learner, store: Store, caught_up: asyncio.Event) -> None:
-    """What was learned last is the next life's too."""
-    if caught_up.is_set():
+    """What was learned last is the next life's too, unless that would learn some of it twice."""
+    if caught_up.is_set() and learner.whole:
         await snapshot.write(snapshot.take(learner), store)
 
 
@@ -111,8 +108,10 @@ async def _learn(
     now, began = asyncio.get_running_loop().time, time.monotonic()
     async with asyncio.TaskGroup() as tasks, aclosing(reader.batches()) as batches:
         saving, save_at = tasks.create_task(asyncio.sleep(0)), now() + snapshot_seconds
+        live = False
         async for batch in batches:
-            await _take(learner, batch)
+            await _take(learner, batch, live)
+            live = batch.caught_up
             if batch.caught_up:
                 learner.advance(time.time())
                 if not caught_up.is_set():
@@ -135,14 +134,15 @@ async def _restore(learner: Learner, store: Store) -> None:
             return
 
 
-async def _take(learner: Learner, batch: Batch) -> None:
-    """Learn from a batch, a little at a time."""
+async def _take(learner: Learner, batch: Batch, live: bool) -> None:
+    """Learn from a batch, a little at a time. `live`: when it was written, the reader waited for it."""
     learner.at(batch.position)
-    for start in range(0, len(batch.entries), _AT_ONCE):
-        for entry in batch.entries[start : start + _AT_ONCE]:
-            learner.take(entry)
-        await asyncio.sleep(0)
+    for start in range(0, len(batch.entries), AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        learner.take(batch.entries[start : start + AT_ONCE], live=live)
     learner.position = batch.position
+    await asyncio.sleep(0)
 
 
 async def _save(taken: Snapshot, store: Store, reader: LogReader) -> None:

@@ -9,8 +9,8 @@ import grpc
 from legato.v1 import workflow_pb2, workflow_pb2_grpc
 from services.common.state import Store
 from services.workflow.board import Board
-from services.workflow.explain import Explainer
 from services.workflow.explain_servicer import ExplainMethods
+from services.workflow.recent import Recent
 
 _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -18,8 +18,8 @@ _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 class WorkflowServicer(ExplainMethods, workflow_pb2_grpc.WorkflowServiceServicer):
     """Everything runs on the event loop's thread. `caught_up`: set once the board says what is in force."""
 
-    def __init__(self, board: Board, explainer: Explainer, store: Store, caught_up: asyncio.Event) -> None:
-        super().__init__(explainer, store)
+    def __init__(self, board: Board, recent: Recent, store: Store, caught_up: asyncio.Event) -> None:
+        super().__init__(recent, store)
         self._board = board
         self._caught_up = caught_up
 

@@ -24,7 +24,7 @@ from services.workflow.learner import Learner
 _log = logging.getLogger(__name__)
 
 _KEY: Final = "workflow/snapshot"
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 async def restore(learner: Learner, store: Store) -> None:

@@ -1,5 +1,7 @@
 """Entries of the call log to what the core is told, and what it answers to what travels."""
 
+from array import array
+from math import inf
 from typing import Final
 
 from legato.v1 import call_pb2, workflow_pb2
@@ -11,9 +13,14 @@ _COMPLETED: Final = frozenset(
 )
 """The output is as long as it wanted to be, or was let to be."""
 
+_MOST_SECONDS: Final = 1e6
+"""Nothing takes longer, eleven days; who says so is not believed."""
+
 
 def event_of(entry: workflow_pb2.LogEntry) -> Event | None:
-    """What happened; None: something that this version does not know, or that names no program."""
+    """What happened; None: something that this version does not know, that names no program, or at no time."""
+    if not 0 <= entry.at < inf:
+        return None
     match entry.WhichOneof("event"):
         case "began":
             return _began(entry.began)
@@ -21,7 +28,7 @@ def event_of(entry: workflow_pb2.LogEntry) -> Event | None:
             return _ended(entry.ended)
         case "tool":
             tool = entry.tool
-            if not tool.program_id or not tool.seconds >= 0:
+            if not tool.program_id or not 0 <= tool.seconds <= _MOST_SECONDS:
                 return None
             return ToolRan(tool.program_id, tool.tool, tool.seconds, tool.agent, tool.failed, tool.call_id)
         case "over":
@@ -45,7 +52,7 @@ def _began(began: workflow_pb2.CallBegan) -> CallBegan | None:
         identity.step,
         tuple(identity.parents),
         began.model,
-        tuple(began.messages),
+        array("Q", began.messages),
         tuple(began.message_tokens),
         began.roles,
     )
@@ -62,7 +69,7 @@ def _ended(ended: workflow_pb2.CallEnded) -> CallEnded | None:
         usage.prompt_tokens,
         usage.cached_tokens,
         usage.completion_tokens,
-        ended.engine_seconds if ended.engine_seconds >= 0 else 0.0,
+        ended.engine_seconds if 0 <= ended.engine_seconds <= _MOST_SECONDS else 0.0,
         ended.output,
         tuple(ended.tools),
     )

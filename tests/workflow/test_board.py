@@ -54,6 +54,22 @@ def test_who_comes_later_gets_what_is_in_force(board: Board, clock: Clock) -> No
     assert [said.foretold.program_id for said in board.in_force()] == ["p"]
 
 
+def test_each_call_of_a_thread_has_its_forecast_until_it_ends(board: Board, clock: Clock) -> None:
+    with board.watching() as watcher:
+        board.post(told("p", 1), clock.now)
+        for revision, call in enumerate("abab", 2):
+            board.post(told("p", revision, call=call), clock.now)
+        board.ended("p", "a")
+        board.post(told("p", 6, call="c"), clock.now)
+        heard = [(message.call_id, message.revision) for message in watcher.batch().forecasts]
+        assert heard == [("b", 5), ("c", 6)]
+        board.ended("p", "b")
+        board.ended("p", "c")
+        board.post(told("p", 7), clock.now)
+        assert [(message.call_id, message.revision) for message in watcher.batch().forecasts] == [("", 7)]
+    assert [said.foretold.revision for said in board.in_force()] == [7]
+
+
 def test_what_waits_for_a_program_that_is_over_is_not_sent(board: Board, clock: Clock) -> None:
     with board.watching() as watcher:
         board.post(told("p", 1), clock.now)

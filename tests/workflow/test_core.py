@@ -209,6 +209,34 @@ def test_it_is_bounded() -> None:
     assert player.core.num_programs == 8
 
 
+def test_a_program_of_more_calls_than_are_kept_is_foreseen_as_others_are() -> None:
+    """It goes on after 5 s, twelve times: at none of its calls is it learned that it did not."""
+    player = Player(Core(Limits(max_calls_per_program=3)))
+    ended: list[Foreseen] = []
+    for index in range(40):
+        ended = []
+        for call in range(12):
+            began, last = player.call(f"p{index}", str(call), after=5.0, output=100)
+            assert began.forecast.output is not None
+            ended.append(last)
+            player.core.check()
+        assert player.tell(CallBegan(f"p{index}", "0", 1000)) == []  # read again
+        player.tell(ProgramOver(f"p{index}"), 1.0)
+    assert max(law(each.forecast.returns).never for each in ended[:6]) < 0.2
+    assert median(ended[5].forecast.returns) == pytest.approx(5.0, rel=0.25)
+
+
+def test_a_call_that_is_forgotten_while_it_lives_ends_in_silence() -> None:
+    player = Player(Core(Limits(max_calls_per_program=3)))
+    for call in range(5):
+        player.begin("p", str(call))
+        player.core.check()
+    assert player.end("p", "0") == []
+    said = [player.end("p", str(call)) for call in (2, 3, 4)]
+    assert said[-1][0].call_id == ""
+    player.core.check()
+
+
 def test_what_was_learned_survives_a_restart() -> None:
     player = Player(Core())
     for index in range(80):

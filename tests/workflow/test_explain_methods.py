@@ -15,10 +15,8 @@ from services.common.errors import Reason
 from services.common.server import grpc_server
 from services.common.state import Store
 from services.workflow.board import Board
-from services.workflow.explain import Explainer
-from services.workflow.explain_translation import detail_of
+from services.workflow.recent import Recent
 from services.workflow.servicer import WorkflowServicer
-from services.workflow.structure import Structure
 from services.workflow.translation import event_of
 from tests.workflow.log_entries import began, ended, life, over, write
 
@@ -36,14 +34,14 @@ async def store() -> AsyncIterator[Store]:
 async def serving(
     store: Store, *told: workflow_pb2.LogEntry, whole_after: float = 0.0
 ) -> AsyncGenerator[workflow_pb2_grpc.WorkflowServiceStub]:
-    """`told`: what its explainer was fed with."""
-    explainer = Explainer(Structure())
+    """`told`: what it was told of."""
+    recent = Recent()
     for entry in told:
         event = event_of(entry)
         assert event is not None
-        explainer.handle(event, entry.at, detail_of(entry))
+        recent.add(event, entry, None)
 
-    servicer = WorkflowServicer(Board(time.time), explainer, store, asyncio.Event())
+    servicer = WorkflowServicer(Board(time.time), recent, store, asyncio.Event())
     servicer.whole_after = whole_after
 
     def add(server: grpc.aio.Server) -> tuple[str]:

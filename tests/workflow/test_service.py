@@ -116,6 +116,17 @@ async def test_what_was_learned_outlives_the_service_and_the_log(settings: Setti
     assert middle == pytest.approx(OUTPUT_TOKENS, rel=0.3)
 
 
+async def test_what_is_learned_in_the_middle_of_a_batch_is_not_saved(settings: Settings, store: Store) -> None:
+    """Its next life reads the batch again."""
+    async with running(settings) as service:
+        await caught_up(service)
+        async with asyncio.timeout(SECONDS), forecasts(service.address) as stream:
+            await stream.first()
+            await write(store, [began(f"p{number}", 0, time.time()) for number in range(6_000)])
+            await stream.of("p0", "c0")
+    assert await store.get("workflow/snapshot") is None
+
+
 async def test_a_snapshot_that_cannot_be_read_costs_nothing_but_time(settings: Settings, store: Store) -> None:
     await learned(store)
     await store.put("workflow/snapshot", b"no snapshot")

@@ -22,7 +22,7 @@ from services.workflow.explain.records import (
     Explanation,
 )
 from services.workflow.explain.speeds import Speeds
-from services.workflow.structure import Structure
+from services.workflow.structure import Key, Structure
 
 
 @dataclass(slots=True, eq=False)
@@ -126,8 +126,7 @@ class Explainer:
         if known is not None:  # it was refused, and is tried again under the same name
             self._forget(program, event.call_id)
         program.ended = 0.0
-        family = self._structure.family_of(event.program_id) or ()
-        program.workflow = event.workflow or "/".join(str(part) for part in family if part)
+        program.workflow = event.workflow or name_of(self._structure.family_of(event.program_id) or ())
         prompt, drift = program.tails.add(event, program.outputs)
         began = replace(event, messages=(), message_tokens=(), roles="")
         program.calls[event.call_id] = _Call(began, now, seen.parents, prompt, drift, detail)
@@ -195,3 +194,14 @@ class Explainer:
             if uncached and call.detail.prefill_seconds:
                 token_seconds = min(token_seconds, call.detail.prefill_seconds / uncached)
         return replace(drift, lost_tokens=tokens, lost_seconds=tokens * token_seconds)
+
+
+def name_of(kind: Key) -> str:
+    """A kind of program, for people: as its author calls it, else by the role of its first call; empty: unknown."""
+    match kind:
+        case (_, "workflow", name):
+            return str(name)
+        case (_, "family" | "variant", name, number):
+            return str(name) if number == 1 else f"{name}.{number}"
+        case _:
+            return ""

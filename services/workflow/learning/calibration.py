@@ -18,20 +18,27 @@ class Calibration:
 
     def __init__(self, chances: Floats) -> None:
         self._chances = chances
-        self._parts = np.full(_NUM_PARTS, _PRIOR)
+        self._parts = [_PRIOR] * _NUM_PARTS
+        self._sum = _PRIOR * _NUM_PARTS
         self._asked, self._num_new = chances, 0
 
     def add(self, low: float, high: float) -> None:
         """A value fell between these chances of its law: in each part by its share."""
         low, high = min(max(low, 0.0), 1.0 - 1e-6), min(high, 1.0)
         self._num_new += 1
+        self._sum += 1.0
         first, last = int(low * _NUM_PARTS), min(int(high * _NUM_PARTS), _NUM_PARTS - 1)
         if first >= last:
             self._parts[first] += 1.0
         else:
-            self._parts[first : last + 1] += self._shares(low, high, first, last)
-        if self._parts.sum() > _MOST:
-            self._parts *= 0.5
+            parts, each = self._parts, 1.0 / (high - low)
+            parts[first] += ((first + 1) / _NUM_PARTS - low) * each
+            for part in range(first + 1, last):
+                parts[part] += each / _NUM_PARTS
+            parts[last] += (high - last / _NUM_PARTS) * each
+        if self._sum > _MOST:
+            self._parts = [0.5 * part for part in self._parts]
+            self._sum *= 0.5
 
     def asked(self) -> Floats:
         """At which of a law's own chances to look for the values that really have the chances asked for. Made anew
@@ -43,12 +50,9 @@ class Calibration:
         return self._asked
 
     def snapshot(self) -> list[float]:
-        return self._parts.tolist()
+        self._num_new = _REFRESH
+        return list(self._parts)
 
     def restore(self, data: list[float]) -> None:
         if len(data) == _NUM_PARTS:
-            self._parts, self._num_new = np.array(data), _REFRESH
-
-    def _shares(self, low: float, high: float, first: int, last: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-        edges = np.minimum(np.maximum(_EDGES[first : last + 2], low), high)
-        return (edges[1:] - edges[:-1]) / max(high - low, 1e-9)
+            self._parts, self._sum, self._num_new = list(data), sum(data), _REFRESH

@@ -15,9 +15,8 @@ class Scale:
 
     def __init__(self, first: float, ratio: float) -> None:
         self._edges = [0.0, *(first * ratio**step for step in range(NUM_STRETCHES - 1))]
-        self.ends: Floats = np.array([*self._edges[1:], self._edges[-1] * ratio], np.float32)
-        """Of each stretch; of the last one a value not far behind its begin."""
-        self.starts: Floats = np.array(self._edges, np.float32)
+        self.edges = np.array([*self._edges, self._edges[-1] * ratio])
+        """Where each stretch begins and the one before ends; where the last one does, a value not far behind."""
 
     def place(self, value: float) -> int:
         """Of the stretch that the value is in."""

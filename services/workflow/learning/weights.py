@@ -14,6 +14,8 @@ _MOST = 2.0
 _MOST_KINDS = 512
 _OWN = 30
 """Values of a kind after which its own weights are used; until then those of all."""
+_SOME = 4
+"""Of a kind that has its own weights, each so manieth value teaches those of all."""
 _ALL: Key = ()
 
 
@@ -31,6 +33,8 @@ class Weights:
     """Of `num` sources, `first` each at the beginning."""
 
     def __init__(self, num: int, first: float) -> None:
+        self._least, self._most = np.zeros(num, np.float32), np.full(num, _MOST, np.float32)
+        self._kept, self._rate = np.full(num, _FORGET, np.float32), np.full(num, _STEP, np.float32)
         self._kinds: OrderedDict[Key, _Of] = OrderedDict()
         self._kinds[_ALL] = _Of(np.full(num, first, np.float32), np.ones(num, np.float32))
 
@@ -51,15 +55,19 @@ class Weights:
             own = self._kinds[kind] = _Of(every.weights.copy(), every.squares * 0.1 + 1.0)
             if len(self._kinds) > _MOST_KINDS:
                 self._kinds.popitem(last=False)
-        for one, key in ((own, kind), (self._kinds[_ALL], _ALL)):
-            one.squares *= _FORGET
-            one.squares += gradient * gradient
-            one.weights += _STEP * gradient / np.sqrt(one.squares)
-            np.minimum(np.maximum(one.weights, 0.0, out=one.weights), _MOST, out=one.weights)
-            one.num_seen += 1
-            self._kinds.move_to_end(key)
-            if kind == _ALL:
-                break
+        self._kinds.move_to_end(kind)
+        self._step(own, gradient)
+        if kind != _ALL and (own.num_seen <= _OWN or not own.num_seen % _SOME):
+            self._kinds.move_to_end(_ALL)
+            self._step(self._kinds[_ALL], gradient)
+
+    def _step(self, of: _Of, gradient: Floats) -> None:
+        of.num_seen += 1
+        of.squares *= self._kept
+        of.squares += gradient * gradient
+        of.weights += self._rate * gradient / np.sqrt(of.squares)
+        np.maximum(of.weights, self._least, of.weights)
+        np.minimum(of.weights, self._most, of.weights)
 
     def snapshot(self) -> list[Any]:
         return [[list(key), of.weights.tolist(), of.squares.tolist(), of.num_seen] for key, of in self._kinds.items()]
