@@ -59,7 +59,9 @@ class _Recorder:
         async with client, aclosing(client.read_log(program_id, follow=follow)) as entries:
             async for entry in entries:
                 if over := self._recording.add(entry):
-                    self._write(self._recording.programs.pop(over))
+                    num_calls = self._write(self._recording.programs.pop(over))
+                    if follow:
+                        print(f"{over}: {num_calls} calls", file=sys.stderr, flush=True)
 
     def finish(self) -> None:
         """Write those that are not over."""
@@ -67,15 +69,17 @@ class _Recorder:
             self._write(program)
         self._recording.programs.clear()
 
-    def _write(self, program: Program) -> None:
+    def _write(self, program: Program) -> int:
+        """How many calls there were to write."""
         recording = self._recording
         trace = trace_schema.trace_of(program, recording.lengths, recording.arrival_seconds(program))
-        if not trace["calls"]:
-            return
+        if not (num_calls := len(trace["calls"])):
+            return 0
         self.num_programs += 1
-        self.num_calls += len(trace["calls"])
+        self.num_calls += num_calls
         if self._keep:
             self.kept.append(program)
         if self._out is not None:
             self._out.write(json.dumps(trace, separators=(",", ":")) + "\n")
             self._out.flush()
+        return num_calls

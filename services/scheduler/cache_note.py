@@ -12,13 +12,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import ne
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from services.common.cache_note import CacheNote
 from services.scheduler.prefixes import depth
 
 if TYPE_CHECKING:
+    from services.common.cache_note import Cause
     from services.scheduler.cache_index import CacheIndex
     from services.scheduler.prefixes import Marks
     from services.scheduler.records import Call, Worker
@@ -28,29 +29,6 @@ _PROMPTS = 8
 """Of one program, none of them the beginning of another."""
 _WATCHED = 4096
 """Blocks of one worker."""
-
-Cause = Literal["", "evicted", "moved", "worker_lost"]
-
-
-@dataclass(frozen=True, slots=True)
-class CacheNote:
-    """Of one placement. Tokens are those of the call's prompt."""
-
-    expected_tokens: int = 0
-    """In the worker's cache, or brought there."""
-    lost_tokens: int = 0
-    """That the program's earlier calls had on some worker, and that were not expected."""
-    cause: Cause = ""
-    """What became of most of them. "moved": they are on a worker that was not chosen."""
-    worker_id: str = ""
-    """That had them."""
-    by_program: str = ""
-    """Evicted when this program's call had come to the worker; empty: not known."""
-    paused_seconds: float = 0.0
-    """In the lobby."""
-
-
-NO_NOTE = CacheNote()
 
 
 class _Cache:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias
 
+from services.common.cache_note import NO_NOTE, CacheNote
 from services.common.errors import Reason
 from services.common.forecast import NO_FORECAST, Forecast
-from services.scheduler.cache_note import NO_NOTE, CacheNote
 from services.scheduler.pool_events import (
     NO_PLAN,
     CallHandedOff,

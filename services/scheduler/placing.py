@@ -1,8 +1,9 @@
 """Placing: a decision of placement entered in the ledgers, with the plan for the call's KV that goes with it."""
 
+from services.common.cache_note import NO_NOTE, CacheNote
 from services.common.errors import Reason
 from services.common.urgency import engine_priority
-from services.scheduler.cache_note import NO_NOTE, CacheNote, CacheNotes
+from services.scheduler.cache_note import CacheNotes
 from services.scheduler.dispatch import Assignment
 from services.scheduler.engine_seconds import Speed
 from services.scheduler.events import Action, CallSubmitted, Place, Reject

@@ -6,10 +6,10 @@ from math import inf, isfinite
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from legato.v1 import call_pb2, scheduler_pb2, worker_pb2, workflow_pb2
+from services.common.cache_note import CacheNote
 from services.common.errors import Reason
 from services.common.forecast import NO_FORECAST, Forecast
 from services.common.laws import Point
-from services.scheduler.cache_note import CacheNote
 from services.scheduler.eta import Eta
 from services.scheduler.events import (
     CacheReported,

@@ -1,11 +1,13 @@
 """Explain and ReadLog of the WorkflowService: to be mixed into its servicer.
 
-Programs that were active lately are explained from what is kept of them. Of one that began before this process read
-the log from, and of one that is forgotten, the log itself is read again, as far back as it is kept.
+Programs that were active lately are explained from what is kept of them, and what is in the log but was not learned
+yet: who has seen something in the log finds it explained. Of a program that began before this process read the log
+from, and of one that is forgotten, the log itself is read again, as far back as it is kept.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -28,12 +30,13 @@ _AT_ONCE: Final = 64
 
 
 class ExplainMethods:
-    """`recent` is fed with the log by its owner, from `whole_after` (Unix seconds) on: programs that began before may
-    have made calls that it was not told of."""
+    """`recent` is fed with the log by its owner, who has got to `position()`, from `whole_after` (Unix seconds) on:
+    programs that began before may have made calls that it was not told of."""
 
-    def __init__(self, recent: Recent, store: Store, whole_after: float = 0.0) -> None:
+    def __init__(self, recent: Recent, store: Store, position: Callable[[], str], whole_after: float = 0.0) -> None:
         self._recent = recent
         self._store = store
+        self._position = position
         self.whole_after = whole_after
 
     async def Explain(self, request: workflow_pb2.ExplainRequest, context: _Context) -> workflow_pb2.ExplainResponse:
@@ -57,6 +60,7 @@ class ExplainMethods:
                 yield workflow_pb2.ReadLogResponse(entries=entries)
 
     async def _from_memory(self, program_id: str) -> Explanation | None:
+        position = self._position()  # before: an entry that is told twice counts once
         kept = self._recent.of(program_id)
         if kept is None:
             return None
@@ -65,6 +69,8 @@ class ExplainMethods:
             tell(explainer, entry)
             if not place % _AT_ONCE:
                 await asyncio.sleep(0)
+        with contextlib.suppress(StoreUnavailable):
+            await self._read(explainer, program_id, position)
         explanation = explainer.explain(program_id)
         return None if explanation is None else kept.completed(explanation)
 
@@ -72,13 +78,17 @@ class ExplainMethods:
         """From all that the log keeps of it; `known` where that is less or cannot be read."""
         explainer = Explainer(Structure(), max_programs=1)
         try:
-            async for batch in replay(self._store):
-                for entry in batch:
-                    if program_of(entry) == program_id:
-                        tell(explainer, entry)
-                await asyncio.sleep(0)  # there may be much of it, and others wait for the loop
+            await self._read(explainer, program_id, "")
         except StoreUnavailable:
             if known is None:
                 raise
         found = explainer.explain(program_id)
         return found if known is None or (found and len(found.calls) >= len(known.calls)) else known
+
+    async def _read(self, explainer: Explainer, program_id: str, after: str) -> None:
+        """Tell what the log has of the program behind that position. Raises StoreUnavailable."""
+        async for batch in replay(self._store, after=after):
+            for entry in batch:
+                if program_of(entry) == program_id:
+                    tell(explainer, entry)
+            await asyncio.sleep(0)  # there may be much of it, and others wait for the loop

@@ -3,7 +3,8 @@
 from typing import Any
 
 from legato.v1 import call_pb2, workflow_pb2
-from services.workflow.explain import CacheNote, Detail, Drift, ExplainedCall, ExplainedTool, Explanation
+from services.common.cache_note import CacheNote
+from services.workflow.explain import Detail, Drift, ExplainedCall, ExplainedTool, Explanation
 
 _CACHE_FIELDS = ("expected_tokens", "lost_tokens", "cause", "worker_id", "by_program", "paused_seconds")
 

@@ -143,12 +143,14 @@ class LogReader:
         _log.error("the call log lost entries behind %s; it goes on at %s", self._after, position or "its beginning")
 
 
-async def replay(store: Store, *, follow: bool = False) -> AsyncGenerator[Sequence[workflow_pb2.LogEntry]]:
-    """What the log keeps, from the beginning, in no group's name; then, if asked to follow, what comes.
+async def replay(
+    store: Store, *, after: str = "", follow: bool = False
+) -> AsyncGenerator[Sequence[workflow_pb2.LogEntry]]:
+    """What the log keeps behind a position, in no group's name; then, if asked to follow, what comes.
 
     Raises StoreUnavailable.
     """
-    after, wait_seconds = "0", 0.0
+    after, wait_seconds = after or "0", 0.0
     while True:
         found = await store.read(STREAM, after, _PAGE, wait_seconds)
         if found:

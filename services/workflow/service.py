@@ -61,7 +61,7 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
     async with contextlib.AsyncExitStack() as stack:
         members = await stack.enter_async_context(registry.connect(settings.registry, cluster.name))
         store = await stack.enter_async_context(state.connect(settings.state, cluster.name))
-        servicer = WorkflowServicer(board, recent, store, caught_up)
+        servicer = WorkflowServicer(board, recent, store, caught_up, lambda: learner.position)
 
         def add(server: grpc.aio.Server) -> tuple[str]:
             workflow_pb2_grpc.add_WorkflowServiceServicer_to_server(servicer, server)

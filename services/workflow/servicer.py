@@ -1,7 +1,7 @@
 """WorkflowService over what this process has learned. Explain and ReadLog are in explain_servicer.py."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeAlias
 
 import grpc
@@ -16,10 +16,13 @@ _Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class WorkflowServicer(ExplainMethods, workflow_pb2_grpc.WorkflowServiceServicer):
-    """Everything runs on the event loop's thread. `caught_up`: set once the board says what is in force."""
+    """Everything runs on the event loop's thread. `caught_up`: set once the board says what is in force. `position`:
+    how far the log is learned."""
 
-    def __init__(self, board: Board, recent: Recent, store: Store, caught_up: asyncio.Event) -> None:
-        super().__init__(recent, store)
+    def __init__(
+        self, board: Board, recent: Recent, store: Store, caught_up: asyncio.Event, position: Callable[[], str]
+    ) -> None:
+        super().__init__(recent, store, position)
         self._board = board
         self._caught_up = caught_up
 

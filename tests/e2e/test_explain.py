@@ -1,6 +1,7 @@
 """A program is explained and recorded from the outside, with nothing but its calls to go by."""
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 
 import legato
@@ -17,28 +18,24 @@ async def run_program(client: legato.Client, program_id: str) -> None:
     async with client.program(program_id) as program:
         first = await program.agent("coder", system=f"{SYSTEM} It is noon.").chat("Write a test.", max_tokens=40)
         async with program.tool("pytest"):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the tool runs
         conversation = [legato.user("Write a test."), first.message, legato.user("It fails.")]
         await program.agent("coder", system=f"Now it is one. {SYSTEM}").chat(conversation, max_tokens=20)
 
 
-async def known(client: legato.Client, program_id: str, num_calls: int) -> legato.Explanation:
-    """As soon as the log has told all of it."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                explanation = await client.explain(program_id)
-            except (legato.NotFound, legato.Unavailable):
-                explanation = None
-            if explanation is not None and explanation.ended and len(explanation.calls) == num_calls:
-                return explanation
-            await asyncio.sleep(0.02)  # the log is written behind the calls
+async def explained(client: legato.Client, program_id: str) -> legato.Explanation:
+    """Once the log, which is written behind the calls, has told all of it."""
+    async with asyncio.timeout(20), aclosing(client.read_log(program_id, follow=True)) as entries:
+        async for entry in entries:
+            if entry.HasField("over"):
+                break
+    return await client.explain(program_id)
 
 
 async def test_a_programs_time_and_its_drift_are_explained(simulated_stack: Stack) -> None:
     async with legato.Client(simulated_stack.address) as client:
         await run_program(client, "explained")
-        explanation = await known(client, "explained", 2)
+        explanation = await explained(client, "explained")
     first, second = explanation.calls
     assert second.parents == (first.call_id,)
     assert [call.critical for call in explanation.calls] == [True, True]
@@ -56,7 +53,7 @@ async def test_a_programs_time_and_its_drift_are_explained(simulated_stack: Stac
 async def test_a_recording_of_it_can_be_simulated(simulated_stack: Stack, tmp_path: Path) -> None:
     async with legato.Client(simulated_stack.address) as client:
         await run_program(client, "recorded")
-        await known(client, "recorded", 2)
+        await explained(client, "recorded")
     file = tmp_path / "trace.jsonl"
     arguments = ["--address", simulated_stack.address, "record", "--program", "recorded", "--out", str(file)]
     assert await asyncio.to_thread(main, arguments) == 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from services.scheduler.cache_note import NO_NOTE, CacheNote
+from services.common.cache_note import NO_NOTE, CacheNote
 from services.scheduler.events import CacheReported, ProgramEnded
 from services.scheduler.translation import decision_of
 from tests.scheduler.stage import Stage

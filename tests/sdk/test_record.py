@@ -212,11 +212,9 @@ async def test_a_recording_follows_what_comes_until_it_is_interrupted(
     gateway.log = [began(12.0, "c", "sS", program_id="q"), ended(13.0, "c", program_id="q"), *PROGRAM, over()]
     file, shown = tmp_path / "trace.jsonl", tmp_path / "shown.json"
     process = await start(address, "record", "--follow", "--out", str(file), "--perfetto", str(shown))
+    assert process.stderr is not None
     async with asyncio.timeout(20):
-        while True:
-            if file.exists() and file.read_text().endswith("\n"):
-                break
-            await asyncio.sleep(0.01)  # what a file holds is only to be asked for
+        assert await process.stderr.readline() == b"p: 5 calls\n"
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert (process.returncode, err.decode()) == (0, "2 programs, 6 calls\n")

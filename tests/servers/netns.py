@@ -13,13 +13,15 @@ import pytest
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A namespace, and this one's address beside it."""
+    """A namespace behind two cables. One stays, for those who watch; the other can be pulled."""
 
     name: str
     address: str
+    """On the cable that stays."""
     own_address: str
-    link: str
-    """This end of the cable."""
+    """Ours, on the cable that stays."""
+    far_address: str
+    """Ours, on the cable that can be pulled."""
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -27,12 +29,12 @@ class Neighbour:
         return ("nsenter", f"--net=/run/netns/{self.name}")
 
     def part(self) -> None:
-        """Pull the cable."""
-        run("ip", "link", "set", self.link, "down")
+        """Pull the cable: what is sent over it is lost without a word."""
+        run("ip", "link", "set", f"{self.name}b", "down")
 
     def join(self) -> None:
         """Put it back."""
-        run("ip", "link", "set", self.link, "up")
+        run("ip", "link", "set", f"{self.name}b", "up")
 
 
 def needs_namespaces() -> None:
@@ -49,17 +51,19 @@ def run(*command: str) -> None:
 def neighbour() -> Generator[Neighbour]:
     """A host beside this one for the length of the context."""
     needs_namespaces()
-    suffix = secrets.token_hex(3)
-    made = Neighbour(f"lg{suffix}", "10.97.3.2", "10.97.3.1", f"lg{suffix}")
+    made = Neighbour(f"lg{secrets.token_hex(3)}", "10.97.3.2", "10.97.3.1", "10.97.4.1")
+    cables = {f"{made.name}a": ("eth0", "10.97.3"), f"{made.name}b": ("eth1", "10.97.4")}
     try:
         run("ip", "netns", "add", made.name)
-        run("ip", "link", "add", made.link, "type", "veth", "peer", "name", "eth0", "netns", made.name)
-        run("ip", "addr", "add", f"{made.own_address}/24", "dev", made.link)
-        run("ip", "-n", made.name, "addr", "add", f"{made.address}/24", "dev", "eth0")
-        made.join()
-        for device in ("eth0", "lo"):
-            run("ip", "-n", made.name, "link", "set", device, "up")
+        run("ip", "-n", made.name, "link", "set", "lo", "up")
+        for link, (other_end, network) in cables.items():
+            run("ip", "link", "add", link, "type", "veth", "peer", "name", other_end, "netns", made.name)
+            run("ip", "addr", "add", f"{network}.1/24", "dev", link)
+            run("ip", "-n", made.name, "addr", "add", f"{network}.2/24", "dev", other_end)
+            run("ip", "link", "set", link, "up")
+            run("ip", "-n", made.name, "link", "set", other_end, "up")
         yield made
     finally:
         subprocess.run(("ip", "netns", "del", made.name), check=False, capture_output=True)
-        subprocess.run(("ip", "link", "del", made.link), check=False, capture_output=True)
+        for link in cables:
+            subprocess.run(("ip", "link", "del", link), check=False, capture_output=True)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common.cache_note import CacheNote
 from services.workflow.events import CallBegan, CallEnded, Event, ProgramOver, ToolRan
-from services.workflow.explain import CacheNote, Detail, ExplainedCall, Explainer, Explanation
+from services.workflow.explain import Detail, ExplainedCall, Explainer, Explanation
 from services.workflow.structure import Structure
 
 P = "p"

@@ -10,6 +10,7 @@ import pytest
 
 from legato.v1 import workflow_pb2, workflow_pb2_grpc
 from services.common import rpc, state
+from services.common.call_log import STREAM
 from services.common.config import StateSection
 from services.common.errors import Reason
 from services.common.server import grpc_server
@@ -32,7 +33,7 @@ async def store() -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def serving(
-    store: Store, *told: workflow_pb2.LogEntry, whole_after: float = 0.0
+    store: Store, *told: workflow_pb2.LogEntry, whole_after: float = 0.0, position: str = ""
 ) -> AsyncGenerator[workflow_pb2_grpc.WorkflowServiceStub]:
     """`told`: what it was told of."""
     recent = Recent()
@@ -41,7 +42,7 @@ async def serving(
         assert event is not None
         recent.add(event, entry, None)
 
-    servicer = WorkflowServicer(Board(time.time), recent, store, asyncio.Event())
+    servicer = WorkflowServicer(Board(time.time), recent, store, asyncio.Event(), lambda: position)
     servicer.whole_after = whole_after
 
     def add(server: grpc.aio.Server) -> tuple[str]:
@@ -103,6 +104,16 @@ async def test_a_program_that_began_before_the_service_is_completed_from_the_log
     await write(store, whole)
     async with serving(store, *whole[4:], whole_after=START + 30.0) as stub:
         assert len((await explained(stub, "p")).calls) == 3
+
+
+async def test_what_is_in_the_log_and_not_learned_yet_is_explained_too(store: Store) -> None:
+    whole = life("p", 3, START)
+    await write(store, whole[:4])
+    position = (await store.status(STREAM, "")).newest
+    await write(store, whole[4:])
+    async with serving(store, *whole[:4], position=position) as stub:
+        response = await explained(stub, "p")
+    assert (len(response.calls), response.ended > 0) == (3, True)
 
 
 async def test_what_the_log_keeps_no_more_is_told_from_memory(store: Store) -> None:

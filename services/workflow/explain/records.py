@@ -3,21 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from services.common.cache_note import CacheNote
 from services.workflow.events import CallBegan, CallEnded
 
 DriftKind = Literal["edited", "reordered", "removed", "inserted", "stripped"]
-
-
-@dataclass(frozen=True, slots=True)
-class CacheNote:
-    """Why a call found in a worker's cache what it found, as far as the scheduler knows: as in workflow.proto."""
-
-    expected_tokens: int = 0
-    lost_tokens: int = 0
-    cause: str = ""
-    worker_id: str = ""
-    by_program: str = ""
-    paused_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,53 @@
+"""One member at a time: whichever of a service's instances will have us, and the next one when it no longer does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import NoReturn
+
+from services.common.registry.directory import Registry
+from services.common.registry.membership import Member
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+class InTurn:
+    """`attend` is with one member for as long as that lasts, and says whether it was worth it: then the next attempts
+    come soon."""
+
+    def __init__(self, registry: Registry, service: str, attend: Callable[[Member], Awaitable[bool]]) -> None:
+        self._registry = registry
+        self._service = service
+        self._attend = attend
+        self._members: Mapping[str, Member] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises EtcdError if the registry refuses us."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            tasks.create_task(self._go_round())
+
+    async def _watch(self) -> None:
+        async with aclosing(self._registry.watch(self._service)) as snapshots:
+            async for members in snapshots:
+                self._members = members
+                self._changed.set()
+
+    async def _go_round(self) -> NoReturn:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            self._changed.clear()
+            for name in sorted(self._members):
+                if (member := self._members.get(name)) is not None and await self._attend(member):
+                    pause = _FIRST_PAUSE_SECONDS
+            await self._change_within(pause if self._members else None)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _change_within(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
