@@ -27,7 +27,7 @@ class Grid:
             for chosen in self.workloads:
                 for load in self.loads:
                     for contestant in self.contestants:
-                        if load > BUSY or contestant.kind != "published":
+                        if load > BUSY or not (contestant.kind == "published" or contestant.workflow):
                             yield Cell(chosen, load, contestant, seed)
 
 
