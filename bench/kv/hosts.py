@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from services.common.config import RegistrySection
 from services.common.process import exited
 from services.common.registry import Member, Registry
 
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,16 @@ class Host:
     pool_process: "subprocess.Popen[bytes]"
     command: Sequence[str]
     environment: Mapping[str, str]
+    find: Callable[[Container[str]], Awaitable[list[Worker]]]
+    """All its workers but those with these ids, once they are up."""
+
+    async def ready(self) -> None:
+        """Wait until its workers are up."""
+        self.workers = await self.find(())
+
+    async def replaced(self, dead: Worker) -> None:
+        """Wait until another worker is up in place of this one."""
+        self.workers = await self.find((dead.member.id,))
 
     async def status(self) -> kvpool_pb2.PoolStatus:
         """Of the pool; waits for one that is coming up."""
@@ -154,39 +164,55 @@ async def host(
     address: str = "127.0.0.1",
     prefix: Sequence[str] = (),
     pooled: bool = True,
+    wait: bool = True,
 ) -> AsyncGenerator[Host]:
     """A host for the length of the context. `endpoint`: of the registry. `prefix`: what its commands begin with, such
-    as `ip netns exec NAME`. `settings`: "worker.count" workers of "worker.model_path". `pooled`: they use the pool."""
+    as `ip netns exec NAME`. `settings`: "worker.count" workers of "worker.model_path". `pooled`: they use the pool.
+    `wait`: until the workers are up; who does not waits for `ready` before the first call."""
     directory = folder / name
     directory.mkdir(parents=True)
     own = {"registry.endpoints": [endpoint], "cluster.host": address, "kvpool.name": name, **settings}
     environment = config.environment({**own, "kvpool.directory": str(directory / "kv"), "cluster.drain_seconds": 2})
     pool_command = (*prefix, sys.executable, "-m", "services.kvpool")
     worker_command = (*prefix, sys.executable, "-m", "services.worker")
+    count = settings.get("worker.count", 1)
+    assert isinstance(count, int)
     async with AsyncExitStack() as stack:
+        members = await stack.enter_async_context(registry.connect(RegistrySection(endpoints=(endpoint,)), "legato"))
+        connected: dict[str, Worker] = {}
+
+        async def find(without: Container[str]) -> list[Worker]:
+            for member in await _announced(members, process, address, count, without):
+                if member.id not in connected:
+                    worker_channel = await stack.enter_async_context(rpc.channel(member.address))
+                    connected[member.id] = Worker(member, worker_pb2_grpc.WorkerServiceStub(worker_channel))
+            return [worker for worker in connected.values() if worker.member.id not in without]
+
         pool_process = _process(pool_command, environment, directory / "pool.log")
         channel = await stack.enter_async_context(rpc.channel(f"unix:{directory}/kv/pool.sock"))
         stub = kvpool_pb2_grpc.KVPoolServiceStub(channel)
-        made = Host(name, address, directory, stub, list[Worker](), pool_process, pool_command, environment)
+        made = Host(name, address, directory, stub, list[Worker](), pool_process, pool_command, environment, find)
         stack.push_async_callback(_stop_pool, made)
         await made.status()
         worker_environment = {**environment, **({} if pooled else {"LEGATO_KVPOOL__ENABLED": "false"})}
         process = _process(worker_command, worker_environment, directory / "worker.log")
         stack.push_async_callback(_stop, process)
-        members = await stack.enter_async_context(registry.connect(RegistrySection(endpoints=(endpoint,)), "legato"))
-        count = settings.get("worker.count", 1)
-        assert isinstance(count, int)
-        for member in await _announced(members, process, address, count):
-            worker_channel = await stack.enter_async_context(rpc.channel(member.address))
-            made.workers.append(Worker(member, worker_pb2_grpc.WorkerServiceStub(worker_channel)))
+        if wait:
+            await made.ready()
         yield made
 
 
-async def _announced(members: Registry, process: "subprocess.Popen[bytes]", address: str, count: int) -> list[Member]:
-    """The host's workers, once there are so many."""
+async def _announced(
+    members: Registry, process: "subprocess.Popen[bytes]", address: str, count: int, without: Container[str]
+) -> list[Member]:
+    """The host's workers but those with these ids, once there are so many."""
     async with asyncio.timeout(READY_SECONDS), aclosing(members.watch("worker")) as snapshots:
         async for workers in snapshots:
-            own = [member for member in workers.values() if member.address.startswith(f"{address}:")]
+            own = [
+                member
+                for member in workers.values()
+                if member.address.startswith(f"{address}:") and member.id not in without
+            ]
             if len(own) == count:
                 return own
             assert process.poll() is None, "the worker process ended"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from math import isclose
+from operator import itemgetter, mul
 from typing import TYPE_CHECKING
 
 from services.scheduler.prefixes import depth
@@ -47,10 +49,10 @@ def _check_workers(core: Core) -> None:
         chosen = [call for call in calls if not call.restored]
         seats = worker.description.max_num_seqs + core.limits.lookahead_calls
         assert len(chosen) <= seats, f"{worker.worker_id} has too many calls"
-        assert _blocks(chosen) <= worker.description.num_blocks or len(chosen) == 1, (
-            f"{worker.worker_id} has too much KV"
-        )
-        assert worker.kv_blocks == _blocks(calls), "KV blocks do not add up"
+        blocks = _blocks(calls)
+        chosen_blocks = blocks if len(chosen) == len(calls) else _blocks(chosen)
+        assert chosen_blocks <= worker.description.num_blocks or len(chosen) == 1, f"{worker.worker_id} has too much KV"
+        assert worker.kv_blocks == blocks, "KV blocks do not add up"
         assert worker.uncached_tokens == sum(call.uncached_tokens for call in calls), "prefill backlog does not add up"
         assert worker.ends == sorted(call.expected_end for call in calls), "expected ends do not match the calls"
         assert all(call.worker_id == worker.worker_id for call in calls), "a call sits on another worker than it says"
@@ -58,9 +60,16 @@ def _check_workers(core: Core) -> None:
 
 def _blocks(calls: list[Call]) -> int:
     """What they need, blocks that several have counted once."""
-    marks = {(i, mark) for call in calls for i, mark in enumerate(call.placed_marks)}
-    prompts = sum(depth(i + 1) - depth(i) for i, _ in marks)
+    marks = set[tuple[int, int]]().union(*(enumerate(call.placed_marks) for call in calls))
+    at = Counter(map(itemgetter(0), marks))
+    prompts = sum(map(mul, map(_step, at), at.values()))
     return prompts + sum(call.kv_blocks - depth(len(call.placed_marks)) for call in calls)
+
+
+@cache
+def _step(mark: int) -> int:
+    """Blocks between this mark and the one before."""
+    return depth(mark + 1) - depth(mark)
 
 
 def _check_programs(core: Core) -> None:

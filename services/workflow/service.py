@@ -9,6 +9,7 @@ force at the end. Nobody ever waits for a workflow service: without one, what it
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -75,7 +76,9 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
         workflow_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         member = Member("workflow", workflow_id, server.address, {})
-        learning = _learn(learner, servicer, store, section.snapshot_seconds, caught_up)
+        # A store inside the process is lost with it: snapshots against a sudden end would be work for nothing.
+        snapshot_seconds = section.snapshot_seconds if settings.state.url else math.inf
+        learning = _learn(learner, servicer, store, snapshot_seconds, caught_up)
         for work in (learning, _announce(members, member, caught_up)):
             stack.callback(tasks.create_task(work).cancel)
         yield Running(workflow_id, server.address, caught_up)

@@ -1,11 +1,15 @@
 """Stacks for the end-to-end tests. Each is started once and shared by the tests that do no harm to it."""
 
 import importlib.util
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -28,6 +32,22 @@ VLLM: dict[str, Any] = {
     "worker.max_num_seqs": 8,
     "worker.max_model_len": 4096,
 }
+
+
+@dataclass(frozen=True)
+class Direct:
+    """vLLM without Legato, in a process of its own."""
+
+    questions: IO[str]
+    answers: IO[str]
+
+    def answer(self, prompts: list[list[int]], max_tokens: int) -> list[tuple[int, ...]]:
+        """Their greedy continuations. Blocks, the first time until vLLM has started."""
+        self.questions.write(json.dumps({"prompts": prompts, "max_tokens": max_tokens}) + "\n")
+        self.questions.flush()
+        answer = self.answers.readline()
+        assert answer, "vLLM ended without an answer"
+        return [tuple(ids) for ids in json.loads(answer)]
 
 
 def needs_vllm() -> None:
@@ -58,3 +78,19 @@ def vllm_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     needs_vllm()
     with running(VLLM, tmp_path_factory.mktemp("vllm") / "log") as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Direct]:
+    """It starts beside whatever else a test starts: who wants both asks for this one first."""
+    needs_vllm()
+    command = (sys.executable, "-m", "tests.e2e.direct", str(MODEL))
+    log = tmp_path_factory.mktemp("direct") / "log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield Direct(process.stdin, process.stdout)
+    assert process.returncode == 0, log.read_text(encoding="utf-8", errors="replace")[-3000:]

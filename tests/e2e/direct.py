@@ -1,9 +1,10 @@
-"""Greedy token ids from vLLM used directly: `python -m tests.e2e.direct MODEL < prompts.json > tokens.json`.
+"""Greedy token ids from vLLM used directly: `python -m tests.e2e.direct MODEL`.
 
-`prompts.json`: {"prompts": [[token id, ...], ...], "max_tokens": n}. Prints a list of lists of token ids. It runs in a
-process of its own because vLLM sets up its process for good.
+Each line on stdin is {"prompts": [[token id, ...], ...], "max_tokens": n} and answered by a line: a list of lists of
+token ids. It runs in a process of its own because vLLM sets up its process for good.
 """
 
+import gc
 import json
 import os
 import sys
@@ -14,9 +15,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever vLLM prints is no answer
+    gc.disable()  # what is imported stays, and looking through it takes seconds
     from vllm import LLM, SamplingParams, TokensPrompt
 
-    work = json.load(sys.stdin)
+    gc.enable()
     engine = LLM(
         model=sys.argv[1],
         enforce_eager=True,
@@ -27,10 +31,12 @@ def main() -> None:
         block_size=32,
         disable_log_stats=True,
     )
-    sampling = SamplingParams(temperature=0, max_tokens=work["max_tokens"], ignore_eos=True, detokenize=False)
-    prompts = [TokensPrompt(prompt_token_ids=prompt) for prompt in work["prompts"]]
-    results = engine.generate(prompts, sampling, use_tqdm=False)  # pyright: ignore[reportUnknownMemberType] (tqdm)
-    print(json.dumps([list(result.outputs[0].token_ids) for result in results]))  # noqa: T201 (its output)
+    for line in sys.stdin:
+        work = json.loads(line)
+        sampling = SamplingParams(temperature=0, max_tokens=work["max_tokens"], ignore_eos=True, detokenize=False)
+        prompts = [TokensPrompt(prompt_token_ids=prompt) for prompt in work["prompts"]]
+        results = engine.generate(prompts, sampling, use_tqdm=False)  # pyright: ignore[reportUnknownMemberType] (tqdm)
+        print(json.dumps([list(result.outputs[0].token_ids) for result in results]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """Prompts of the KV tests and what vLLM, used directly, answers to them."""
 
-import json
 import random
-import subprocess
-import sys
 from dataclasses import dataclass
 
 from bench.kv.hosts import Answer
 from services.common.block_hash import block_hashes
-from tests.e2e.conftest import MODEL
+from tests.e2e.conftest import Direct
 
 BLOCK_SIZE = 32
 MAX_TOKENS = 40
@@ -40,16 +37,8 @@ class Case:
         assert answer.token_ids == self.expected, f"{answer.cached_tokens} of {answer.prompt_tokens} cached"
 
 
-def cases(seed: int, lengths: tuple[int, ...]) -> list[Case]:
+def cases(direct: Direct, seed: int, lengths: tuple[int, ...]) -> list[Case]:
     """One for each length, of content that no other seed has."""
     draw = random.Random(seed)
     prompts = [[draw.randrange(20, 500) for _ in range(length)] for length in lengths]
-    return [Case(prompt, ids) for prompt, ids in zip(prompts, directly(prompts), strict=True)]
-
-
-def directly(prompts: list[list[int]]) -> list[tuple[int, ...]]:
-    """What vLLM answers in a process of its own."""
-    work = json.dumps({"prompts": prompts, "max_tokens": MAX_TOKENS})
-    command = [sys.executable, "-m", "tests.e2e.direct", str(MODEL)]
-    output = subprocess.run(command, input=work, capture_output=True, text=True, check=True).stdout
-    return [tuple(ids) for ids in json.loads(output.splitlines()[-1])]
+    return [Case(prompt, ids) for prompt, ids in zip(prompts, direct.answer(prompts, MAX_TOKENS), strict=True)]

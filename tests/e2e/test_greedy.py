@@ -1,22 +1,19 @@
 """Greedy outputs through Legato are token-identical to vLLM used directly."""
 
 import asyncio
-import json
 import random
-import subprocess
-import sys
 
 import pytest
 from openai import AsyncOpenAI
 
 from services.local.spawn import Stack
-from tests.e2e.conftest import MODEL
+from tests.e2e.conftest import Direct
 
 NUM_PROMPTS = 50
 MAX_TOKENS = 48
 CONCURRENCY = 16
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(180), pytest.mark.usefixtures("direct")]  # beside the stack
 
 
 def prompts() -> list[list[int]]:
@@ -30,11 +27,8 @@ def prompts() -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def expected() -> list[list[int]]:
-    work = json.dumps({"prompts": prompts(), "max_tokens": MAX_TOKENS})
-    command = [sys.executable, "-m", "tests.e2e.direct", str(MODEL)]
-    output = subprocess.run(command, input=work, capture_output=True, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])
+def expected(direct: Direct) -> list[list[int]]:
+    return [list(ids) for ids in direct.answer(prompts(), MAX_TOKENS)]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streaming"])

@@ -10,6 +10,7 @@ from openai import AsyncOpenAI
 import legato
 from services.local.spawn import Stack
 from tests.e2e import kv
+from tests.e2e.conftest import Direct
 from tests.e2e.kv import MAX_TOKENS, Case
 from tests.e2e.test_greedy import token_ids
 
@@ -21,8 +22,8 @@ HAND_OFFS = re.compile(r"^legato_gateway_hand_offs_total (\S+)$", re.MULTILINE)
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(180)]
 
 
-async def test_tokens_are_those_of_vllm(vllm_stack: Stack) -> None:
-    cases = await asyncio.to_thread(kv.cases, 3, LENGTHS * ROUNDS)
+async def test_tokens_are_those_of_vllm(direct: Direct, vllm_stack: Stack) -> None:
+    cases = await asyncio.to_thread(kv.cases, direct, 3, LENGTHS * ROUNDS)
     slots = asyncio.Semaphore(CONCURRENCY)
 
     async def one(client: AsyncOpenAI, case: Case) -> None:

@@ -1,22 +1,23 @@
 """KV that comes from a pool gives the tokens that computing it gives, wherever it comes from and whatever fails."""
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
 import pytest_asyncio
 
-from bench.kv.hosts import Host, host
+from bench.kv.hosts import READY_SECONDS, Host, Worker, host
 from legato.v1 import kv_pb2, kvpool_pb2
+from services.common.block_hash import block_hashes
 from services.common.registry.embedded import serve_embedded
 from tests.e2e import kv
-from tests.e2e.conftest import MODEL, needs_vllm
+from tests.e2e.conftest import MODEL, Direct
 from tests.e2e.kv import BLOCK_SIZE, MAX_TOKENS, Case
 
 LENGTHS = (31, 64, 700, 1200, 3000)
@@ -41,10 +42,9 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(180), pytest.mark.asyncio(lo
 
 
 @pytest.fixture(scope="module")
-def groups() -> list[list[Case]]:
+def groups(direct: Direct) -> list[list[Case]]:
     """One of LENGTHS for each test, all of different content."""
-    needs_vllm()
-    made = kv.cases(1, LENGTHS * NUM_TESTS)
+    made = kv.cases(direct, 1, LENGTHS * NUM_TESTS)
     return [made[start : start + len(LENGTHS)] for start in range(0, len(made), len(LENGTHS))]
 
 
@@ -54,26 +54,23 @@ def cases(groups: list[list[Case]]) -> list[Case]:
     return groups.pop()
 
 
-@asynccontextmanager
-async def _host(folder: Path) -> AsyncGenerator[Host]:
-    async with serve_embedded() as endpoint:
-        settings = {**SETTINGS, "kvpool.ssd_directory": str(folder / "ssd")}
-        async with host(endpoint, folder, settings) as running:
-            yield running
-
-
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def alpha(groups: list[list[Case]], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
     """Two workers and a pool, for tests that leave them well. (The cases block the loop: they are made before.)"""
-    async with _host(tmp_path_factory.mktemp("kv")) as running:
+    folder = tmp_path_factory.mktemp("kv")
+    settings = {**SETTINGS, "kvpool.ssd_directory": str(folder / "ssd")}
+    async with serve_embedded() as endpoint, host(endpoint, folder, settings) as running:
         yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def lonely(groups: list[list[Case]], tmp_path: Path) -> AsyncIterator[Host]:
-    """A host of its own, for a test that kills."""
-    async with _host(tmp_path) as running:
-        yield running
+async def hurt(alpha: Host) -> AsyncIterator[Host]:
+    """The same, for a test that harms it: there is a pool again, and all workers use it, before the next test."""
+    yield alpha
+    if alpha.pool_process.poll() is not None:
+        await alpha.restart_pool()
+    for worker in alpha.workers:
+        await _used_again(alpha, worker)
 
 
 async def test_another_worker_of_the_host_goes_on(alpha: Host, cases: list[Case]) -> None:
@@ -128,9 +125,10 @@ async def test_corrupt_memory_is_noticed_and_computed_anew(alpha: Host, cases: l
     await _save(alpha, cases)
     attached = await alpha.pool.Attach(kvpool_pb2.AttachRequest(namespace=ANY_NAMESPACE, pid=os.getpid()))
     _corrupt(Path(attached.arena_path), 4096)
+    before = await alpha.status()
     for case in cases:
         case.agrees(await alpha.workers[1].call(case.prompt, MAX_TOKENS))
-    assert (await alpha.status()).num_corrupt_blocks > 0
+    assert (await alpha.status()).num_corrupt_blocks > before.num_corrupt_blocks
 
 
 async def test_corrupt_disk_is_noticed_and_computed_anew(alpha: Host, cases: list[Case]) -> None:
@@ -152,41 +150,41 @@ async def test_salts_keep_tenants_apart(alpha: Host, cases: list[Case]) -> None:
         assert answer.cached_tokens == 0
 
 
-async def test_the_disk_outlives_the_pool(lonely: Host, cases: list[Case]) -> None:
-    await _save_to_disk(lonely, cases, "lasting")
-    await lonely.restart_pool()
+async def test_the_disk_outlives_the_pool(hurt: Host, cases: list[Case]) -> None:
+    await _save_to_disk(hurt, cases, "lasting")
+    await hurt.restart_pool()
     for case in cases:
-        answer = await lonely.workers[1].call(case.prompt, MAX_TOKENS)
+        answer = await hurt.workers[1].call(case.prompt, MAX_TOKENS)
         case.agrees(answer)
         assert answer.cached_tokens >= (case.num_prompt_blocks - 1) * BLOCK_SIZE
-    await _save(lonely, [cases[2]], "new life")
+    await _save(hurt, [cases[2]], "new life")
 
 
-async def test_a_pool_that_dies_costs_a_pause(lonely: Host, cases: list[Case]) -> None:
-    first, second = lonely.workers
-    await _save(lonely, cases)
+async def test_a_pool_that_dies_costs_a_pause(hurt: Host, cases: list[Case]) -> None:
+    first, second = hurt.workers
+    await _save(hurt, cases)
     async with asyncio.TaskGroup() as tasks:
         calls = [tasks.create_task(second.call(case.prompt, MAX_TOKENS)) for case in cases]
         calls += [tasks.create_task(first.call(case.next_prompt, MAX_TOKENS)) for case in cases]
-        lonely.pool_process.kill()
+        hurt.pool_process.kill()
     for case, call in zip(cases, calls, strict=False):
         case.agrees(call.result())
 
 
-async def test_a_pool_that_hangs_costs_a_pause(lonely: Host, cases: list[Case]) -> None:
-    await _save(lonely, cases)
-    lonely.pool_process.send_signal(signal.SIGSTOP)
+async def test_a_pool_that_hangs_costs_a_pause(hurt: Host, cases: list[Case]) -> None:
+    await _save(hurt, cases)
+    hurt.pool_process.send_signal(signal.SIGSTOP)
     try:
         for case in cases:
-            case.agrees(await lonely.workers[1].call(case.prompt, MAX_TOKENS))
+            case.agrees(await hurt.workers[1].call(case.prompt, MAX_TOKENS))
     finally:
-        lonely.pool_process.send_signal(signal.SIGCONT)
+        hurt.pool_process.send_signal(signal.SIGCONT)
     case = cases[-1]
-    case.agrees(await lonely.workers[1].call(case.prompt, MAX_TOKENS))
+    case.agrees(await hurt.workers[1].call(case.prompt, MAX_TOKENS))
 
 
-async def test_a_worker_that_dies_while_it_saves_leaves_nothing_behind(lonely: Host, cases: list[Case]) -> None:
-    first, second = lonely.workers
+async def test_a_worker_that_dies_while_it_saves_leaves_nothing_behind(hurt: Host, cases: list[Case]) -> None:
+    first, second = hurt.workers
     with pytest.raises((grpc.aio.AioRpcError, ExceptionGroup, AssertionError)):  # noqa: PT012 (its calls are lost)
         async with asyncio.TaskGroup() as tasks:
             calls = [tasks.create_task(first.call(case.prompt, 1)) for case in cases]
@@ -194,7 +192,21 @@ async def test_a_worker_that_dies_while_it_saves_leaves_nothing_behind(lonely: H
             os.kill(first.pid, signal.SIGKILL)
     for case in cases:
         case.agrees(await second.call(case.prompt, MAX_TOKENS))
-    await lonely.settled()
+    await hurt.settled()
+    await hurt.replaced(first)
+
+
+async def _used_again(host: Host, worker: Worker) -> None:
+    """Make calls until one's KV is saved: a worker leaves a pool that did not answer alone for a while."""
+    draw = random.Random(worker.member.id)
+    async with asyncio.timeout(READY_SECONDS):
+        while True:
+            prompt = [draw.randrange(20, 500) for _ in range(2 * BLOCK_SIZE)]
+            await worker.call(prompt, 1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await host.holds(block_hashes(prompt, BLOCK_SIZE))
+                return
 
 
 async def _save(host: Host, cases: list[Case], program_id: str = "saved") -> None:

@@ -12,7 +12,7 @@ from bench.kv.hosts import Host, host
 from legato.v1 import kv_pb2
 from services.common.registry.embedded import serve_embedded
 from tests.e2e import kv
-from tests.e2e.conftest import needs_vllm
+from tests.e2e.conftest import Direct
 from tests.e2e.kv import BLOCK_SIZE, MAX_TOKENS, Case
 from tests.e2e.test_kv import SETTINGS
 from tests.servers.netns import Neighbour, neighbour
@@ -34,21 +34,21 @@ class Pair:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    needs_vllm()
-    cases = await asyncio.to_thread(kv.cases, 2, LENGTHS * NUM_GROUPS)
-    groups = [cases[start : start + len(LENGTHS)] for start in range(0, len(cases), len(LENGTHS))]
+async def pair(direct: Direct, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     folder = tmp_path_factory.mktemp("hosts")
     settings = {**SETTINGS, "worker.count": 1}
     async with AsyncExitStack() as stack:
         network = stack.enter_context(neighbour())
         endpoint = await stack.enter_async_context(serve_embedded(network.own_address))
         here = await stack.enter_async_context(
-            host(endpoint, folder, settings, name="here", address=network.far_address)
+            host(endpoint, folder, settings, name="here", address=network.far_address, wait=False)
         )
         there = await stack.enter_async_context(
             host(endpoint, folder, settings, name="there", address=network.address, prefix=network.enter)
         )
+        await here.ready()
+        cases = await asyncio.to_thread(kv.cases, direct, 2, LENGTHS * NUM_GROUPS)
+        groups = [cases[start : start + len(LENGTHS)] for start in range(0, len(cases), len(LENGTHS))]
         yield Pair(here, there, network, groups)
 
 

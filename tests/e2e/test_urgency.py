@@ -1,6 +1,6 @@
 """What a program says of its urgency is known to the cluster, and the cluster says when the program will be done."""
 
-import itertools
+import asyncio
 
 import aiohttp
 
@@ -35,10 +35,9 @@ async def test_a_program_of_the_sdk(simulated_stack: Stack) -> None:
 
 async def test_programs_over_http_learn_how_long_programs_like_them_take(simulated_stack: Stack) -> None:
     """Ten programs of three calls each, then one whose calls are told when it will be done: sooner with each call."""
-    numbers = itertools.count()
 
-    async def run(http: aiohttp.ClientSession, client: legato.Client) -> list[float]:
-        headers = {"x-legato-program-id": f"urgent-http-{next(numbers)}", "x-legato-agent": "learner"}
+    async def run(http: aiohttp.ClientSession, client: legato.Client, number: int) -> list[float]:
+        headers = {"x-legato-program-id": f"urgent-http-{number}", "x-legato-agent": "learner"}
         told: list[float] = []
         async with client.program(headers["x-legato-program-id"]):
             for turn in range(3):
@@ -52,9 +51,8 @@ async def test_programs_over_http_learn_how_long_programs_like_them_take(simulat
         return told
 
     async with aiohttp.ClientSession() as http, legato.Client(simulated_stack.address) as client:
-        for _ in range(10):
-            await run(http, client)
-        told = await run(http, client)
+        await asyncio.gather(*(run(http, client, number) for number in range(10)))
+        told = await run(http, client, 10)
         status = await status_of(client, "urgent-http-10")
     assert status.service_class == "batch"
     assert status.eta is None, "it has ended"

@@ -4,10 +4,13 @@ On a CPU the EngineCore is forked from this process, which must have one thread 
 it is up in two seconds instead of ten. On a GPU it is spawned, since CUDA does not survive a fork.
 """
 
+import gc
 import importlib
 import logging
 import os
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from services.common import block_hash
@@ -57,7 +60,19 @@ def preload() -> None:
     """Import what an engine needs. Leaves the process with one thread, so that it can be forked."""
     logging.getLogger("vllm").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")  # its own affairs
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), keeping_garbage():
         warnings.simplefilter("ignore")
         for name in _PRELOADED:
             importlib.import_module(name)
+
+
+@contextmanager
+def keeping_garbage() -> Generator[None]:
+    """For imports: what they make stays, and looking through it again and again is a quarter of vLLM's import."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
