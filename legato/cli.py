@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from legato import calibrate_command, chat_command, explain_command, record_command, run_command
+from legato import calibrate_command, certs_command, chat_command, explain_command, record_command, run_command
 from legato.client import Client, default_address
 from legato.cluster import ROLES, ProgramStatus
 from legato.errors import LegatoError, Unavailable
@@ -26,6 +26,7 @@ from legato.listings import (
     tier_rows,
     worker_rows,
 )
+from legato.slurm import command as slurm_command
 from legato.table import lines_of
 
 _MAX_RETRIES = 3  # a person waits
@@ -51,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     absent = argparse.SUPPRESS  # a subcommand without the option must not undo the one given before it
     common.add_argument(
-        "--address", metavar="HOST:PORT", default=absent, help=f"gateway (LEGATO_ADDRESS; now {default_address()})"
+        "--address",
+        metavar="HOST:PORT",
+        default=absent,
+        help=f"gateway, several with commas, or a connection file (LEGATO_ADDRESS; now {default_address()})",
     )
     common.add_argument("--tenant", default=absent, help="organisation or user; otherwise the default tenant")
     common.add_argument("--json", action="store_true", default=absent, help="print JSON")
@@ -69,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_calibrate(commands.add_parser("calibrate", parents=[common], help="fit the simulator's cost model to workers"))
     _add_explain(commands.add_parser("explain", parents=[common], help="show where a program's time went"))
     _add_record(commands.add_parser("record", parents=[common], help="write what happened as a trace to simulate"))
+    certs_command.add(commands.add_parser("certs", parents=[common], help="make a cluster's own certificates"))
+    slurm_command.add(commands.add_parser("slurm", help="run a cluster as jobs of Slurm"), common)
     kv = commands.add_parser("kv", parents=[common], help="list the KV pools: what they hold, give and drop")
     kv.set_defaults(run=_listing(lambda client, _: client.pools(), tier_rows, pool_rows, eviction_rows, kept_rows))
     return parser

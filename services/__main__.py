@@ -3,6 +3,7 @@
 run              every service in this process, engines as children, registry and state embedded (the default)
 run --processes  real etcd and Redis, every service a process of its own, found through etcd alone
 up, down         the same in the background; `up` returns when a call can be served
+node             one node's share of a cluster over several nodes (docs/slurm.md)
 """
 
 import argparse
@@ -10,11 +11,14 @@ import sys
 
 from services.common import server
 from services.common.config import SettingsError, load
-from services.local import background, processes, together
+from services.local import background, node, processes, together
 from services.local.config import Settings
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["node"]:
+        node.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m services", description="The whole of Legato on one machine.")
     parser.add_argument("command", nargs="?", choices=("run", "up", "down"), default="run")
     parser.add_argument("--processes", action="store_true", help="one process per service, with real etcd and Redis")
@@ -29,7 +33,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"legato: {error}")
     shape = processes if arguments.processes else together
-    server.run("legato", settings, lambda: shape.running(settings, arguments.ready_fd))
+    server.run("legato", settings, lambda: shape.running(settings, arguments.ready_fd), identity="operator")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import socket
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from services.common.config import ClusterSection, KVPoolSection, RegistrySection, TelemetrySection
+from services.common.config import ClusterSection, KVPoolSection, RegistrySection, TelemetrySection, TlsSection
 from services.kvpool import retention
 from services.kvpool.limits import Limits
 
@@ -19,6 +19,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     cluster: ClusterSection = ClusterSection()
+    tls: TlsSection = TlsSection()
     registry: RegistrySection = RegistrySection()
     telemetry: TelemetrySection = TelemetrySection()
     kvpool: KVPoolSection = KVPoolSection()

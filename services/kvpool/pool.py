@@ -31,7 +31,7 @@ from services.kvpool.actions import (
     WriteDisk,
 )
 from services.kvpool.core import Core
-from services.kvpool.events import CallerGone, DiskEntry, DiskRestored, Event
+from services.kvpool.events import CallerGone, Demote, DiskEntry, DiskRestored, Event
 from services.kvpool.places import DRAM, SSD
 from services.kvpool.speeds import Meter, Speeds
 
@@ -89,6 +89,11 @@ class Pool:
             raise Failure(answer.reason, answer.message)
         assert isinstance(answer, kind), f"{answer} for a {kind.__name__}"
         return answer
+
+    def demote_all(self) -> None:
+        """Begin to move what programs hold to disk."""
+        for program_id in [program.program_id for program in self.core.programs]:
+            self.feed(Demote(next(self._requests), program_id))
 
     async def pause(self, seconds: float) -> None:
         """Wait so long. Raises Failure when the pool ends."""

@@ -28,6 +28,7 @@ from services.kvpool.pool import Pool
 from services.kvpool.returns import Returns
 from services.kvpool.servicer import KVPoolServicer
 from services.kvpool.speeds import Speeds
+from services.kvpool.transfers import Transfers
 
 _SERVICE = kvpool_pb2.DESCRIPTOR.services_by_name["KVPoolService"].full_name
 _STREAMS_END_SECONDS = 1.0
@@ -53,7 +54,8 @@ class Running:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncGenerator[Running]:
-    """Serve until left. Raises SettingsError where the settings ask for what is not there."""
+    """Serve until left; what programs hold goes to disk then, if there is one. Raises SettingsError where the settings
+    ask for what is not there."""
     section, cluster, name = settings.kvpool, settings.cluster, pool_id(settings.kvpool)
     way = transfers.way(section)
     async with contextlib.AsyncExitStack() as stack:
@@ -65,6 +67,8 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
         moving = await stack.enter_async_context(transfers.transferring(section, memory, pool.speeds, pool.feed))
         stack.callback(pool.close)
         pool.begin(moving.begin, moving.entries)
+        if section.ssd_directory:
+            stack.push_async_callback(_save, pool, moving, cluster.drain_seconds)
         lending = await stack.enter_async_context(way.serve(Lender(pool), memory.data, cluster.host, section.data_port))
         description = _description(pool, section, lending.address)
         servicer = KVPoolServicer(pool, memory, description, section.retention)
@@ -85,6 +89,14 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
         stack.callback(forecasts.cancel)
         stack.callback(pool.end)
         yield Running(name, memory.arena_id, server.address, f"unix:{socket_path}", lending.address)
+
+
+async def _save(pool: Pool, moving: Transfers, seconds: float) -> None:
+    """Write to disk what programs hold in memory, as far as the time goes: the next life finds it there."""
+    pool.demote_all()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await moving.idle()
 
 
 def _pool(section: KVPoolSection, memory: SharedArena, name: str) -> Pool:

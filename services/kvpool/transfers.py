@@ -63,6 +63,11 @@ class Transfers:
             case _:
                 assert_never(work)
 
+    async def idle(self) -> None:
+        """Wait until no job runs."""
+        while self._running:
+            await asyncio.wait(self._running)
+
     def cancel(self) -> None:
         """Let no job go on."""
         for task in self._running:

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from services.common.process import exited
 
@@ -32,29 +33,46 @@ class KeepsDying(Exception):
 
 
 class Children:
-    """The processes of one run. `log_dir`: where each child's output goes; None: to ours."""
+    """The processes of one run. `log_dir`: where each child's output goes; None: to ours. `own_groups`: each child
+    leads a process group, so that what is sent to ours reaches us alone."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, log_dir: Path | None = None) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, log_dir: Path | None = None, own_groups: bool = False) -> None:
         self._tasks = tasks
         self._log_dir = log_dir
+        self._process_group = 0 if own_groups else None
         if log_dir is not None:
             log_dir.mkdir(parents=True, exist_ok=True)
-        self._keepers: list[tuple[str, asyncio.Task[None]]] = []
+        self._keepers: dict[str, asyncio.Task[None]] = {}
         self.pids: dict[str, int] = {}
         """Name of each live child to its pid."""
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         """Run `command` until `stop`, again and again if it ends before."""
-        keeper = self._tasks.create_task(self._keep(name, command, environment), name=f"keep {name}")
-        self._keepers.append((name, keeper))
+        self._keepers[name] = self._tasks.create_task(self._keep(name, command, environment), name=f"keep {name}")
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to the child `name`, if it runs."""
+        if (pid := self.pids.get(name)) is not None:
+            os.kill(pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to all that run; they are not started again only once `stop` was called."""
+        for name in list(self.pids):
+            self.signal(name, signal.SIGKILL)
 
     async def stop(self, timeout_seconds: float) -> None:
         """Stop the children, last started first: SIGTERM, then SIGKILL after the timeout."""
-        for name, keeper in reversed(self._keepers):
-            keeper.cancel()
-            await asyncio.wait((keeper,))
-            if (pid := self.pids.pop(name, None)) is not None:
-                await _end(name, pid, timeout_seconds)
+        for name in reversed(list(self._keepers)):
+            await self.retire(name, timeout_seconds)
+
+    async def retire(self, name: str, timeout_seconds: float) -> None:
+        """Stop one child for good, likewise."""
+        keeper = self._keepers.pop(name)
+        keeper.cancel()
+        await asyncio.wait((keeper,))
+        if (pid := self.pids.get(name)) is not None:
+            await _end(name, pid, timeout_seconds)
+            del self.pids[name]
 
     async def _keep(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None) -> None:
         young_deaths = 0
@@ -77,11 +95,22 @@ class Children:
         if shutil.which(_WITH_PARENT[0]) is not None:
             command = (*_WITH_PARENT, *command)
         if self._log_dir is None:
-            return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+            return self._popen(command, environment, None)
         with (self._log_dir / f"{name}.log").open("ab") as output:
-            return subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
+            return self._popen(command, environment, output)
+
+    def _popen(
+        self, command: Sequence[str], environment: Mapping[str, str] | None, output: BinaryIO | None
+    ) -> subprocess.Popen[bytes]:
+        errors = None if output is None else subprocess.STDOUT
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            process_group=self._process_group,
+        )
 
 
 async def _end(name: str, pid: int, timeout_seconds: float) -> None:
@@ -97,10 +126,12 @@ async def _end(name: str, pid: int, timeout_seconds: float) -> None:
 
 
 @asynccontextmanager
-async def children(stop_seconds: float, log_dir: Path | None = None) -> AsyncGenerator[Children]:
+async def children(
+    stop_seconds: float, log_dir: Path | None = None, own_groups: bool = False
+) -> AsyncGenerator[Children]:
     """A group of children that live as long as the context."""
     async with asyncio.TaskGroup() as tasks:
-        group = Children(tasks, log_dir)
+        group = Children(tasks, log_dir, own_groups)
         try:
             yield group
         finally:

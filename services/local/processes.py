@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.common import config
+from services.local import stores
 from services.local.background import RUN_DIR
 from services.local.children import STOP_MARGIN_SECONDS, Children, children
 from services.local.config import Settings, pool_directory
@@ -20,7 +21,7 @@ from services.local.ready import announcing
 
 SERVICES = ("scheduler", "workflow", "kvpool", "worker", "gateway")
 """In the order of their start; they stop in the reverse, so that the gateway finishes its calls first."""
-_METRICS_OFFSETS = {"scheduler": 1, "gateway": 2, "kvpool": 3, "workflow": 4, "worker": 5}
+METRICS_OFFSETS = {"scheduler": 1, "gateway": 2, "kvpool": 3, "workflow": 4, "worker": 5}
 """From the metrics port of the settings, which is our own; each further worker process takes the next one."""
 
 
@@ -31,41 +32,28 @@ async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[Ch
         if shutil.which(program) is None:
             raise config.SettingsError(f"{program} is not on PATH (Debian: apt-get install etcd-server redis-server)")
     host = settings.cluster.host
-    etcd, peer, redis = _free_ports(host, 3)
+    etcd, peer, redis = free_ports(host, 3)
     endpoint = f"{host}:{etcd}"
     overrides: dict[str, object] = {"registry.endpoints": [endpoint], "state.url": f"redis://{host}:{redis}/0"}
     metrics_port = settings.telemetry.metrics_port
     section = settings.registry.model_copy(update={"endpoints": (endpoint,)})
     with tempfile.TemporaryDirectory(prefix="legato-") as data:
         async with children(settings.cluster.drain_seconds + STOP_MARGIN_SECONDS, RUN_DIR) as group:
-            group.start("etcd", _etcd(Path(data) / "etcd", host, etcd, peer))
-            group.start("redis", _redis(data, host, redis))
+            group.start("etcd", stores.etcd(Path(data) / "etcd", host, etcd, peer))
+            group.start("redis", stores.redis(Path(data), host, redis, Path(data)))
             overrides["kvpool.directory"] = pool_directory(settings, str(Path(data) / "kvpool"))
             left_out = {"kvpool": not settings.kvpool.enabled, "workflow": not settings.workflow.enabled}
             for name in SERVICES:
                 if left_out.get(name):
                     continue
-                ports = {"telemetry.metrics_port": metrics_port and metrics_port + _METRICS_OFFSETS[name]}
+                ports = {"telemetry.metrics_port": metrics_port and metrics_port + METRICS_OFFSETS[name]}
                 environment = config.environment({**overrides, **ports})
                 group.start(name, (sys.executable, "-m", f"services.{name}"), environment)
             async with announcing(settings.model_copy(update={"registry": section}), ready_fd):
                 yield group
 
 
-def _etcd(data_dir: Path, host: str, client_port: int, peer_port: int) -> tuple[str, ...]:
-    client, peer = f"http://{host}:{client_port}", f"http://{host}:{peer_port}"
-    return (
-        *("etcd", "--data-dir", str(data_dir), "--name", "legato", "--log-level", "warn"),
-        *("--listen-client-urls", client, "--advertise-client-urls", client),
-        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"legato={peer}"),
-    )
-
-
-def _redis(data_dir: str, host: str, port: int) -> tuple[str, ...]:
-    return ("redis-server", "--bind", host, "--port", str(port), "--dir", data_dir, "--appendonly", "yes")
-
-
-def _free_ports(host: str, count: int) -> list[int]:
+def free_ports(host: str, count: int) -> list[int]:
     """Ports that nothing listens on now. Another process may take one before we do; the start then fails loudly."""
     sockets = [socket.create_server((host, 0)) for _ in range(count)]
     ports = [sock.getsockname()[1] for sock in sockets]

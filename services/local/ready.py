@@ -1,6 +1,7 @@
 """When is a stack ready: its workers have joined, and a gateway says that a real completion works."""
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncGenerator
@@ -11,11 +12,13 @@ import aiohttp
 
 from services.common import registry
 from services.common.registry import Registry
+from services.gateway.config import GatewaySection
 from services.local.config import Settings
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+ANSWER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +29,32 @@ class Addresses:
     grpc: str
 
 
-async def wait(registry: Registry, num_workers: int) -> Addresses:
+def base_url(http: str, section: GatewaySection) -> str:
+    """Of the OpenAI API of the gateway whose HTTP door is at `http`."""
+    return f"{'https' if section.cert_file else 'http'}://{http}/v1"
+
+
+async def wait(registry: Registry, num_workers: int, section: GatewaySection) -> Addresses:
     """Wait for `num_workers` workers and a gateway that is ready for calls."""
     async for workers in registry.watch("worker"):
         if len(workers) >= num_workers:
             break
-    async for gateways in registry.watch("gateway"):
-        for gateway in gateways.values():
-            addresses = Addresses(gateway.metadata["http"], gateway.address)
-            await _completes(addresses.http)
-            return addresses
-    raise AssertionError("watch never ends")
-
-
-async def _completes(http: str) -> None:
-    async with aiohttp.ClientSession() as client:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_SECONDS)) as client:
         while True:
-            try:
-                async with client.get(f"http://{http}/readyz") as response:
-                    if response.status == 200:
-                        return
-            except aiohttp.ClientConnectionError:
-                pass
+            async for gateways in registry.watch("gateway"):  # those that died just now are listed for a while
+                for gateway in gateways.values():
+                    if await _completes(client, base_url(gateway.metadata["http"], section)):
+                        return Addresses(gateway.metadata["http"], gateway.address)
+                break
             await asyncio.sleep(POLL_SECONDS)
+
+
+async def _completes(client: aiohttp.ClientSession, url: str) -> bool:
+    """Whether a completion works there. Who answers is not in question: the registry names the address."""
+    with contextlib.suppress(aiohttp.ClientConnectionError, TimeoutError):
+        async with client.get(f"{url.removesuffix('/v1')}/readyz", ssl=False) as response:
+            return response.status == 200
+    return False
 
 
 @asynccontextmanager
@@ -64,9 +70,10 @@ async def announcing(settings: Settings, descriptor: int | None) -> AsyncGenerat
 
 async def _announce(settings: Settings, descriptor: int | None) -> None:
     async with registry.connect(settings.registry, settings.cluster.name) as members:
-        addresses = await wait(members, settings.worker.count)
+        addresses = await wait(members, settings.worker.count, settings.gateway)
     if descriptor is None:
         log.info("ready for calls: HTTP on %s, gRPC on %s", addresses.http, addresses.grpc)
         return
-    os.write(descriptor, f"OPENAI_BASE_URL=http://{addresses.http}/v1\nLEGATO_ADDRESS={addresses.grpc}\n".encode())
+    url = base_url(addresses.http, settings.gateway)
+    os.write(descriptor, f"OPENAI_BASE_URL={url}\nLEGATO_ADDRESS={addresses.grpc}\n".encode())
     os.close(descriptor)

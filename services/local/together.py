@@ -25,7 +25,12 @@ announcement just then. Dead workers break their streams."""
 
 @asynccontextmanager
 async def running(settings: Settings, ready_fd: int | None) -> AsyncGenerator[None]:
-    """Run until left. Tells where it listens when the first call can be served."""
+    """Run until left. Tells where it listens when the first call can be served. SettingsError for what one process
+    cannot be."""
+    if settings.tls.ca_file:
+        raise config.SettingsError(
+            "[tls] is for services that are processes of their own: python -m services run --processes"
+        )
     async with AsyncExitStack() as stack:
         endpoint = await stack.enter_async_context(serve_embedded(settings.cluster.host))
         private = stack.enter_context(tempfile.TemporaryDirectory(prefix="legato-"))

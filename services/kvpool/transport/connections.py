@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from typing import Any, Final
 
 from services.kvpool.transport import sockets
+from services.kvpool.transport.greeting import Greeting
 from services.kvpool.transport.limits import PullLimits
 
 _MAX_IDLE: Final = 8
@@ -16,7 +17,8 @@ _MAX_IDLE: Final = 8
 class Connections:
     """Those that no pull uses."""
 
-    def __init__(self, limits: PullLimits) -> None:
+    def __init__(self, limits: PullLimits, greeting: Greeting) -> None:
+        self._greeting = greeting
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._idle: defaultdict[str, deque[tuple[float, socket.socket]]] = defaultdict(deque)
@@ -48,7 +50,8 @@ class Connections:
         return None
 
     async def connect(self, address: str) -> socket.socket:
-        """A new connection. Raises OSError (TimeoutError), and ValueError for what is no host:port."""
+        """A new connection to a peer that has proved to be one. Raises OSError (TimeoutError), and ValueError for what
+        is no host:port."""
         host, _, port = address.rpartition(":")
         if not 0 < int(port) < 1 << 16:
             raise ValueError(f"port {port}")
@@ -58,6 +61,7 @@ class Connections:
             try:
                 sockets.prepare(sock)
                 await self._loop.sock_connect(sock, where)
+                await self._greeting.exchange(sock, self._limits.connect_seconds)
             except BaseException:
                 sock.close()
                 raise

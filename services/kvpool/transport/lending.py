@@ -8,16 +8,20 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
+from services.common import tls
 from services.common.errors import Failure, Reason
 from services.common.kv import Arena
 from services.common.registry.beside import beside
+from services.common.tls import Identity
 from services.kvpool.transport import Lent, Source, shards, sockets, wire
+from services.kvpool.transport.greeting import Greeting
 from services.kvpool.transport.limits import LendLimits
 
 _log = logging.getLogger(__name__)
@@ -36,10 +40,16 @@ class TcpServer:
 
 @contextlib.asynccontextmanager
 async def serve(
-    source: Source, arena: Arena, host: str, port: int, limits: LendLimits | None = None
+    source: Source,
+    arena: Arena,
+    host: str,
+    port: int,
+    limits: LendLimits | None = None,
+    own: Identity | None = None,
 ) -> AsyncGenerator[TcpServer]:
-    """Lend until the context is left. Raises OSError when the port is taken."""
+    """Lend until the context is left. `own`: None: who this process is. Raises OSError when the port is taken."""
     limits = limits or LendLimits()
+    greeting = Greeting(own or tls.own(), server=True)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with (
         socket.create_server((host, port), family=family, backlog=_BACKLOG) as listener,
@@ -47,7 +57,7 @@ async def serve(
     ):
         listener.setblocking(False)
         bound = listener.getsockname()[1]
-        async with beside(_Lender(source, arena, limits, threads).accept(listener)):
+        async with beside(_Lender(source, arena, limits, threads, greeting).accept(listener)):
             yield TcpServer(f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}")
 
 
@@ -74,7 +84,10 @@ class _Allowance:
 
 
 class _Lender:
-    def __init__(self, source: Source, arena: Arena, limits: LendLimits, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, source: Source, arena: Arena, limits: LendLimits, threads: ThreadPoolExecutor, greeting: Greeting
+    ) -> None:
+        self._greeting = greeting
         self._source = source
         self._arena = arena
         self._limits = limits
@@ -104,9 +117,12 @@ class _Lender:
                 busy = wire.Refusal(Reason.TOO_MANY_CALLS.name, f"{self._limits.num_connections} connections")
                 await sockets.send_frame(sock, busy, stall_seconds)
                 return
+            await self._greeting.exchange(sock, stall_seconds)
             while True:
                 request = await sockets.read_frame(sock, self._limits.idle_seconds, stall_seconds)
                 await self._answer(sock, request)
+        except (ssl.SSLError, PermissionError) as error:
+            _log.warning("a peer was refused: %s", error)
         except (OSError, wire.WireError) as error:  # TimeoutError and Closed are OSErrors
             _log.debug("a peer's connection ended: %s", error)
         except Exception:

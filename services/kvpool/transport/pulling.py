@@ -9,9 +9,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from services.common import tls
 from services.common.kv import Arena
+from services.common.tls import Identity
 from services.kvpool.transport import Came, Link, Pulled, Stop, shards, sockets, wire
 from services.kvpool.transport.connections import Connections
+from services.kvpool.transport.greeting import Greeting
 from services.kvpool.transport.limits import PullLimits
 from services.kvpool.transport.tally import Share, Tally
 
@@ -20,10 +23,12 @@ _FAILURES = frozenset({Stop.UNREACHABLE, Stop.BROKEN, Stop.STALLED, Stop.NONSENS
 
 
 @contextlib.asynccontextmanager
-async def peers(arena: Arena, limits: PullLimits | None = None) -> AsyncGenerator["TcpPeers"]:
-    """Pull until the context is left, which is when no pull is under way any more."""
+async def peers(
+    arena: Arena, limits: PullLimits | None = None, own: Identity | None = None
+) -> AsyncGenerator["TcpPeers"]:
+    """Pull until the context is left, which is when no pull is under way any more. `own`: None: who this process is."""
     limits = limits or PullLimits()
-    connections = Connections(limits)
+    connections = Connections(limits, Greeting(own or tls.own(), server=False))
     with ThreadPoolExecutor(limits.num_receives, "pull") as threads, contextlib.closing(connections):
         yield TcpPeers(arena, limits, connections, threads)
 

@@ -1,0 +1,142 @@
+# What Legato's batch scripts share. Sourced with LEGATO_SITE set; needs bash 4.4.
+
+set -euo pipefail
+# shellcheck source=site.env
+source "$LEGATO_SITE"
+LEGATO_JOB_DIR=${LEGATO_JOB_DIR:-$SHARED_DIR/$CLUSTER_NAME}
+export LEGATO_SITE LEGATO_JOB_DIR
+
+# The owner's only: passwords, keys and what programs say lie here.
+umask 077
+mkdir -p "$LEGATO_JOB_DIR/secrets" "$LEGATO_JOB_DIR/jobs"
+
+for module in $MODULES; do module load "$module"; done
+# shellcheck source=/dev/null
+[[ -z $SETUP ]] || source "$SETUP"
+[[ -z $STORES_BIN ]] || PATH=$STORES_BIN:$PATH
+
+# Settings of all services: LEGATO_<SECTION>__<FIELD>, see legato.toml.
+[[ -z $SETTINGS ]] || export LEGATO_CONFIG=$SETTINGS
+export LEGATO_CLUSTER__NAME=$CLUSTER_NAME LEGATO_CLUSTER__DRAIN_SECONDS=$DRAIN_SECONDS
+export LEGATO_GATEWAY__HTTP_PORT=$GATEWAY_HTTP_PORT LEGATO_GATEWAY__PORT=$GATEWAY_PORT
+# A call waits for a worker job that waits in the queue.
+export LEGATO_SCHEDULER__NO_WORKER_GRACE_SECONDS=${LEGATO_SCHEDULER__NO_WORKER_GRACE_SECONDS:-3600}
+export LEGATO_TELEMETRY__METRICS_PORT=$METRICS_PORT
+export LEGATO_WORKER__ENGINE=$ENGINE LEGATO_WORKER__MODEL=$MODEL LEGATO_WORKER__MODEL_PATH=$MODEL_PATH
+export LEGATO_WORKER__TENSOR_PARALLEL_SIZE=$TENSOR_PARALLEL
+export LEGATO_WORKER__COUNT=$((GPUS_PER_NODE >= TENSOR_PARALLEL ? GPUS_PER_NODE / TENSOR_PARALLEL : 1))
+export LEGATO_KVPOOL__DRAM_BYTES=$KV_MEMORY_BYTES LEGATO_KVPOOL__SSD_BYTES=$KV_DISK_BYTES
+
+# Random keys of this cluster, made by whichever job comes first and kept for those that follow: the salt belongs to the
+# KV on disk, and clients keep their API key. With TLS certificates too; the control job makes them anew, as its nodes
+# are others each time: make_keys [HOST...].
+make_keys() {
+  local secrets=$LEGATO_JOB_DIR/secrets name tls=$LEGATO_JOB_DIR/secrets/tls
+  (
+    flock 9
+    for name in api_keys etcd_password redis_password salt; do
+      [[ -s $secrets/$name ]] || head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$secrets/$name"
+    done
+    if [[ $TLS == yes && ($# -gt 0 || ! -e $tls/ca.pem) ]]; then
+      (in_environment python -m legato certs "$tls" --cluster "$CLUSTER_NAME" --renew \
+        --names "$(IFS=,; echo "localhost,127.0.0.1${*:+,$*}")")
+    fi
+  ) 9>"$secrets/.lock"
+  [[ $TLS == yes ]] || return 0
+  export LEGATO_TLS__CA_FILE=$tls/ca.pem LEGATO_TLS__CERT_FILE="$tls/{service}.pem" LEGATO_TLS__KEY_FILE="$tls/{service}.key"
+  export LEGATO_GATEWAY__CERT_FILE=$tls/gateway.pem LEGATO_GATEWAY__KEY_FILE=$tls/gateway.key
+  export LEGATO_REGISTRY__CA_FILE=$tls/ca.pem LEGATO_STATE__CA_FILE=$tls/ca.pem
+}
+
+# Run `python -m services node` on this node: node SERVICES [OPTION...]. It takes this shell's place.
+node() {
+  local services=$1 name=$SLURMD_NODENAME
+  LEGATO_CLUSTER__HOST=$(node_address)
+  LEGATO_KVPOOL__NAME=$CLUSTER_NAME-$name
+  if [[ $KV_DISK_SHARED == yes ]]; then # the pool belongs to the array's element, whose disk tier is found anywhere
+    LEGATO_KVPOOL__NAME=$CLUSTER_NAME-${LEGATO_WORKER__ROLE:-both}-${SLURM_ARRAY_TASK_ID:-$SLURM_PROCID}
+  fi
+  export LEGATO_CLUSTER__HOST LEGATO_KVPOOL__NAME
+  [[ $ENGINE != simulated ]] || export LEGATO_SIMULATED__POOL_ID=$LEGATO_KVPOOL__NAME # so that calls are handed over
+  [[ -z $KV_DISK_DIR ]] || export LEGATO_KVPOOL__SSD_DIRECTORY=$KV_DISK_DIR/$LEGATO_KVPOOL__NAME
+  cd "$LEGATO_HOME"
+  in_environment python -m services node --services "$services" --directory "$LEGATO_JOB_DIR" \
+    --name "$name-$SLURM_JOB_ID" --notice-seconds $((NOTICE_SECONDS - MARGIN_SECONDS)) --stop-seconds "$STOP_SECONDS"
+}
+
+# What the control node of this task runs.
+control_services() {
+  if ((SLURM_PROCID == 0)); then echo etcd,redis,scheduler,workflow,gateway; else echo scheduler,gateway; fi
+}
+
+# A command in the virtual environment or in the image.
+in_environment() {
+  if [[ -z $APPTAINER_IMAGE ]]; then
+    PATH=$VENV/bin:$PATH exec "$@"
+  fi
+  local binds=(--bind "$SHARED_DIR,$LEGATO_HOME,$MODEL_PATH")
+  [[ -z $KV_DISK_DIR ]] || binds+=(--bind "$KV_DISK_DIR")
+  # shellcheck disable=SC2086 # options are several words
+  exec apptainer exec --nv "${binds[@]}" $APPTAINER_OPTIONS "$APPTAINER_IMAGE" "$@"
+}
+
+# Where other nodes reach this one.
+node_address() {
+  if [[ -z $INTERFACE ]]; then
+    known_address "$SLURMD_NODENAME"
+  else
+    ip -o -4 addr show dev "$INTERFACE" | awk '{ sub("/.*", "", $4); print $4; exit }'
+  fi
+}
+
+# The address by which Slurm knows a node.
+known_address() {
+  local known
+  known=$(scontrol show node "$1" | grep -o 'NodeAddr=[^ ]*')
+  getent ahostsv4 "${known#NodeAddr=}" | awk '{ print $1; exit }'
+}
+
+# Names and addresses of the control nodes, for their certificates.
+control_hosts() {
+  local host
+  for host in $(scontrol show hostnames "${SLURM_JOB_NODELIST_HET_GROUP_0:-$SLURM_JOB_NODELIST}"); do
+    echo "$host"
+    known_address "$host"
+  done
+  [[ -z $INTERFACE ]] || srun --overlap ${SLURM_HET_SIZE:+--het-group=0} bash -c 'source "$LEGATO_HOME/slurm/common.sh"; node_address'
+}
+
+# What Slurm calls this job. An array's last element has the array's own number as its job id, which would mean all of it.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}
+
+# Wait for the job's steps, through the signals that come meanwhile: supervise PID... of their srun.
+# Steps get Slurm's own SIGTERM (scancel, walltime, preemption) directly; what only this shell gets is passed on.
+supervise() {
+  steps=("$@")
+  trap notice USR1
+  trap 'scancel --signal=TERM "$job" 2>/dev/null || true' TERM
+  local pid status=0
+  for pid in "${steps[@]}"; do
+    while kill -0 "$pid" 2>/dev/null; do
+      status=0
+      wait "$pid" || status=$?
+    done
+  done
+  return "$status"
+}
+
+# SIGUSR1 to this shell: the walltime is near, or `legato slurm` says that this job (leaving), or all of the cluster
+# (draining) is to go. Else another job follows: it waits for this one's end, whatever that is (afterany), and stands in
+# the queue meanwhile. Not `scontrol requeue`: that ends this job at once, and sites may forbid it.
+notice() {
+  local tell=USR1 told=("${steps[@]}")
+  echo "$(date +%T) the end of job $job is near"
+  if [[ -e $LEGATO_JOB_DIR/draining || -e $LEGATO_JOB_DIR/leaving/$SLURM_JOB_ID ]]; then
+    tell=USR2
+    told=("${steps[0]}") # in a heterogeneous job the control nodes': workers stay until programs are done
+  elif [[ -z ${followed:-} ]]; then
+    successor && followed=yes || echo "no job follows: sbatch failed" >&2
+  fi
+  kill -"$tell" "${told[@]}" || true # srun passes it on to its tasks
+}

@@ -1,0 +1,159 @@
+"""What `legato slurm` tells Slurm and understands of it, without Slurm."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from legato.cluster import Worker
+from legato.slurm import commands, logs, queue, scale, site
+from legato.slurm.queue import Job
+from legato.slurm.site import Site, SiteError
+
+
+def a_site(**values: str) -> Site:
+    text = Path("slurm/site.env").read_text(encoding="utf-8")
+    changes = "".join(f"{key}={value}\n" for key, value in values.items())
+    return Site(Path("/s/site.env"), site.parse(text + changes, {"HOME": "/home/ada"}), Path("/shared/legato"))
+
+
+def a_job(id: str, state: str = "RUNNING", nodes: str = "", plain_id: str = "1") -> Job:
+    return Job(id, plain_id, "legato-workers-both", state, nodes, "", "")
+
+
+def a_worker(worker_id: str, num_placed: int) -> Worker:
+    return Worker(
+        worker_id=worker_id,
+        model="m",
+        engine="simulated",
+        engine_version="",
+        role="both",
+        address="",
+        pool_id="",
+        max_model_len=0,
+        max_num_seqs=0,
+        num_running=0,
+        num_waiting=0,
+        num_placed=num_placed,
+        kv_usage=0.0,
+        num_cached_blocks=0,
+        num_preemptions=0,
+        prompt_tokens=0,
+        cached_tokens=0,
+        generated_tokens=0,
+        draining=False,
+    )
+
+
+def test_a_cluster_is_a_control_job_and_an_array_for_each_role():
+    kinds = commands.kinds(a_site(WORKERS="3", PREFILL_WORKERS="1", DECODE_WORKERS="2"), whole=False)
+    assert {kind: [word for word in words if "--array" in word] for kind, words in kinds.items()} == {
+        "control": [],
+        "workers-both": ["--array=0-2"],
+        "workers-prefill": ["--array=0-0"],
+        "workers-decode": ["--array=0-1"],
+    }
+
+
+def test_every_job_hears_of_its_end_and_is_requeued():
+    for words in commands.kinds(a_site(NOTICE_SECONDS="600"), whole=False).values():
+        assert "--signal=B:USR1@600" in words
+        assert "--requeue" in words
+        assert words[-1].startswith("/home/ada/legato/slurm/")
+
+
+def test_the_heterogeneous_job_has_a_component_for_each_kind_of_node():
+    words = commands.kinds(a_site(WORKERS="0", PREFILL_WORKERS="1", DECODE_WORKERS="2"), whole=True)["whole"]
+    text = " ".join(words)
+    assert [part.count("--gpus-per-node=4") for part in text.split(" : ")] == [0, 1, 1]
+    assert [part.split("--nodes=")[1].split()[0] for part in text.split(" : ")] == ["1", "1", "2"]
+    assert words[-1] == "/home/ada/legato/slurm/legato.sbatch"
+
+
+def test_nothing_is_asked_for_that_the_site_leaves_open():
+    words = commands.kinds(a_site(WORKER_PARTITION="", GPUS_PER_NODE="0"), whole=False)["workers-both"]
+    assert not [word for word in words if "--partition" in word or "--gpus" in word or "--account" in word]
+    words = commands.kinds(a_site(ACCOUNT="m1", WORKER_OPTIONS='"--qos=x -C gpu"'), whole=False)["workers-both"]
+    assert {"--account=m1", "--qos=x", "-C"} <= set(words)
+
+
+@pytest.mark.parametrize(("whole", "kind"), [(False, "workers-decode"), (True, "whole")])
+def test_a_script_submits_with_further_options_and_forgets_the_job_that_runs_it(whole: bool, kind: str, tmp_path: Path):
+    settled = a_site(PREFILL_WORKERS="1", DECODE_WORKERS="2", CLUSTER_NAME="my-cluster")
+    words = commands.kinds(settled, whole)[kind]
+    told = tmp_path / "told"
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >{told}\nenv | grep -E "^(SLURM|LEGATO)" | sort\n')
+    sbatch.chmod(0o700)
+    script = tmp_path / "script.sh"
+    script.write_text(commands.script(settled, kind, words), encoding="utf-8")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm.conf"}
+    done = subprocess.run(
+        ["bash", str(script), "--dependency=afterany:7"], env=environment, capture_output=True, check=True, text=True
+    )
+    said = told.read_text(encoding="utf-8").splitlines()
+    assert said[0] == "--parsable"
+    assert [word for word in said[1:] if word != "--dependency=afterany:7"] == words
+    first = said.index(":") if ":" in said else len(said) - 1
+    assert said.index("--dependency=afterany:7") == first - 1
+    variables = done.stdout.splitlines()
+    assert "SLURM_CONF=/etc/slurm.conf" in variables
+    assert "LEGATO_SITE=/s/site.env" in variables
+    assert not [line for line in variables if line.startswith("SLURM_JOB")]
+    assert ("LEGATO_WORKER__ROLE=decode" in variables) is not whole
+
+
+def test_squeue_is_understood():
+    text = "12|12|legato-control|RUNNING|nid1|1:00|None\n13_4|18|legato-workers-both|PENDING||2:00|Resources\nnoise\n"
+    assert queue.parse(text) == [
+        Job("12", "12", "legato-control", "RUNNING", "nid1", "1:00", "None"),
+        Job("13_4", "18", "legato-workers-both", "PENDING", "", "2:00", "Resources"),
+    ]
+
+
+def test_an_error_of_sbatch_names_the_key():
+    said = "sbatch: error: invalid partition specified: gpuu"
+    assert "CONTROL_PARTITION or WORKER_PARTITION" in queue.explained(said)
+    assert queue.explained("something else") == "something else"
+
+
+def test_without_slurm_it_says_where_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(queue.SlurmError, match="squeue is not on PATH: run this where jobs are submitted"):
+        queue.jobs(["legato-control"])
+
+
+def test_new_elements_take_the_lowest_free_numbers():
+    jobs = [a_job("5_0"), a_job("5_2"), a_job("9_3")]
+    assert scale.free_elements(jobs, 3) == "1,4,5"
+    assert scale.free_elements([], 2) == "0,1"
+
+
+def test_those_with_the_least_work_go_first():
+    jobs = [a_job("5_0", nodes="n0"), a_job("5_1", nodes="n1"), a_job("5_2", "PENDING"), a_job("5_3", nodes="n3")]
+    work = scale.work_by_node(
+        [a_worker("n0-7-ab", 3), a_worker("n0-8-ab", 1), a_worker("n1.site.org-7-cd", 9), a_worker("n10-7-ef", 5)],
+        ["n0", "n1", "n3"],
+    )
+    assert work == {"n0": 4, "n1": 9, "n3": 0}
+    assert [job.id for job in scale.to_leave(jobs, work, 3)] == ["5_2", "5_3", "5_0"]
+
+
+def test_of_those_with_equal_work_the_oldest_goes_first():
+    jobs = [a_job("9_0", plain_id="9"), a_job("5_1", plain_id="7"), a_job("5_2", plain_id="5")]
+    assert [job.id for job in scale.to_leave(jobs, {}, 2)] == ["5_2", "5_1"]
+
+
+def test_logs_are_told_behind_their_node_and_followed(tmp_path: Path):
+    settled = Site(Path("/s"), a_site().values, tmp_path)
+    folder = tmp_path / "logs" / "gpu0-7"
+    folder.mkdir(parents=True)
+    (folder / "worker.log").write_text("one\ntwo\nhalf", encoding="utf-8")
+    assert list(logs.lines(settled, "worker", follow=False)) == ["gpu0-7: one", "gpu0-7: two"]
+    following = logs.lines(settled, "worker", follow=True)
+    assert [next(following), next(following)] == ["gpu0-7: one", "gpu0-7: two"]
+    with (folder / "worker.log").open("a", encoding="utf-8") as log:
+        log.write(" more\n")
+    assert next(following) == "gpu0-7: half more"
+    with pytest.raises(SiteError, match=r"no log of gatway.*worker"):
+        list(logs.lines(settled, "gatway", follow=False))
