@@ -1,0 +1,81 @@
+"""The call log's word on how calls ended, beside the clients'.
+
+A call must have ended well in the log, once. Two things are counted apart. A client that lost its gateway, or took it
+for lost, asks another one, and the first may come to the end as well: such a call may have as many ends as it has
+beginnings. And a gateway writes the log behind its calls (services/gateway/call_log.py): what it had not written when
+it was killed is lost, and while the state store is away that is all since then.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.chaos.conductor import Injected
+from bench.chaos.record import Ended
+from legato.v1 import call_pb2, workflow_pb2
+
+_BUFFERED_SECONDS = 1.0
+"""How far behind its calls the log may be on a busy machine, everything being there."""
+_CATCHING_UP_SECONDS = 10.0
+"""After a fault, until all that had to wait is written."""
+_GOOD = (call_pb2.FINISH_REASON_STOP, call_pb2.FINISH_REASON_LENGTH, call_pb2.FINISH_REASON_TOOL_CALLS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Of the calls whose end a client saw, how often they ended well in the log."""
+
+    once: int
+    at_each_gateway: int
+    """More often, but no more often than they began."""
+    lost_with_gateway: int
+    missing: list[str]
+    twice: list[str]
+
+
+def compare(calls: Iterable[Ended], entries: Iterable[workflow_pb2.LogEntry], faults: Sequence[Injected]) -> Ends:
+    """`entries`: the whole log; an entry that is in it twice counts once."""
+    begins, ends = _counts(entries)
+    start_at = faults[0].began - faults[0].planned.at if faults else 0.0
+    once, excused, elsewhere = 0, 0, 0
+    missing: list[str] = []
+    twice: list[str] = []
+    for call in calls:
+        key, name = (call.program_id, call.call_id), f"{call.program_id}/{call.call_id} ({call.door})"
+        count = ends[key]
+        if count == 1:
+            once += 1
+        elif 1 < count <= begins[key]:
+            elsewhere += 1
+        elif count > 1:
+            twice.append(name)
+        elif any(_took_along(call, fault, faults) for fault in faults):
+            excused += 1
+        else:
+            missing.append(f"{name}, {call.ended - start_at:.1f} s")
+    return Ends(once, elsewhere, excused, missing, twice)
+
+
+def _counts(entries: Iterable[workflow_pb2.LogEntry]) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """How often each call began, and how often it ended well."""
+    begins: set[tuple[str, str, float]] = set()
+    ends: set[tuple[str, str, float]] = set()
+    for entry in entries:
+        if entry.HasField("began"):
+            identity = entry.began.identity
+            begins.add((identity.program_id, identity.call_id, entry.at))
+        elif entry.HasField("ended") and entry.ended.reason in _GOOD:
+            ends.add((entry.ended.program_id, entry.ended.call_id, entry.at))
+    return Counter(key[:2] for key in begins), Counter(key[:2] for key in ends)
+
+
+def _took_along(call: Ended, fault: Injected, faults: Sequence[Injected]) -> bool:
+    """Whether it killed a gateway that may still have had the call's end to write."""
+    if fault.planned.kind != "kill" or not fault.planned.fault.target.startswith("gateway"):
+        return False
+    since = fault.began
+    for other in faults:
+        # Whatever kept the log from being written, or the gateway from writing it, until the kill.
+        if other is not fault and other.began < fault.began < other.ended + _CATCHING_UP_SECONDS:
+            since = min(since, other.began)
+    return since - _BUFFERED_SECONDS <= call.ended <= fault.began + _BUFFERED_SECONDS

@@ -1,0 +1,150 @@
+"""The invariants of a chaos run see what they are to see."""
+
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from bench.chaos import call_ends, clock, invariants, memory
+from bench.chaos.conductor import Injected
+from bench.chaos.faults.freeze import Fault as Freeze
+from bench.chaos.faults.kill import Fault as Kill
+from bench.chaos.memory import Memory
+from bench.chaos.plan import Planned
+from bench.chaos.record import Ended, Listening, Record
+from bench.chaos.report import Report
+from legato.v1 import call_pb2, workflow_pb2
+
+STOP, ABORT = call_pb2.FINISH_REASON_STOP, call_pb2.FINISH_REASON_ABORT
+
+
+def ended(call_id: str, at: float = 50.0, restarts: int = 0) -> Ended:
+    return Ended("program", call_id, "sdk", at - 1, at, restarts)
+
+
+def entry(call_id: str, at: float = 1.0, reason: "call_pb2.FinishReason.ValueType" = STOP) -> workflow_pb2.LogEntry:
+    return workflow_pb2.LogEntry(
+        at=at, ended=workflow_pb2.CallEnded(program_id="program", call_id=call_id, reason=reason)
+    )
+
+
+def killed(target: str, at: float) -> Injected:
+    return Injected(Planned(at, "kill", Kill(target, Random(1))), at, at + 5)
+
+
+def frozen(target: str, began: float, until: float) -> Injected:
+    return Injected(Planned(began, "freeze", Freeze(target, Random(1))), began, until)
+
+
+def test_a_call_may_end_badly_before_it_ends_well_and_an_entry_may_be_written_twice() -> None:
+    log = [entry("1", reason=ABORT), entry("1"), entry("1"), entry("2")]
+    ends = call_ends.compare([ended("1"), ended("2")], log, [])
+    assert (ends.once, ends.missing, ends.twice) == (2, [], [])
+
+
+def test_a_call_that_was_asked_of_two_gateways_may_end_at_both() -> None:
+    begins = [
+        workflow_pb2.LogEntry(
+            at=at,
+            began=workflow_pb2.CallBegan(identity=call_pb2.CallIdentity(program_id="program", call_id="1")),
+        )
+        for at in (0.5, 0.8)
+    ]
+    both = call_ends.compare([ended("1")], [*begins, entry("1", 1.0), entry("1", 2.0)], [])
+    assert (both.at_each_gateway, both.twice) == (1, [])
+    once = call_ends.compare([ended("1")], [begins[0], entry("1", 1.0), entry("1", 2.0)], [])
+    assert (once.at_each_gateway, once.twice) == (0, ["program/1 (sdk)"])
+
+
+def test_a_call_that_ends_twice_or_never_is_seen() -> None:
+    ends = call_ends.compare([ended("1"), ended("2")], [entry("1", 1.0), entry("1", 2.0), entry("2", 1.0, ABORT)], [])
+    assert (ends.once, ends.missing, ends.twice) == (0, ["program/2 (sdk), 50.0 s"], ["program/1 (sdk)"])
+    assert len(invariants.of_log(ends).broken) == 2
+
+
+@pytest.mark.parametrize(
+    ("at", "faults", "excused"),
+    [
+        (50.0, [killed("gateway-1", 50.5)], True),
+        (50.0, [killed("gateway-1", 55.0)], False),
+        (50.0, [killed("worker-1", 50.5)], False),
+        (50.0, [frozen("redis", 49.0, 56.0), killed("gateway-1", 55.0)], True),
+        (45.0, [frozen("redis", 49.0, 56.0), killed("gateway-1", 55.0)], False),
+        (50.0, [frozen("redis", 49.0, 52.0), killed("gateway-1", 55.0)], True),
+        (50.0, [frozen("redis", 49.0, 52.0), killed("gateway-1", 65.0)], False),
+    ],
+)
+def test_only_what_a_killed_gateway_had_to_write_may_be_missing(
+    at: float, faults: list[Injected], excused: bool
+) -> None:
+    ends = call_ends.compare([ended("1", at)], [], faults)
+    assert (ends.lost_with_gateway, bool(ends.missing)) == (int(excused), not excused)
+
+
+def test_clients_see_programs_that_fail_or_never_end_and_calls_that_end_twice() -> None:
+    record = Record(num_programs=3, num_completed=1, calls=[ended("1"), ended("1")], failed=["chaos-2: broke"])
+    completes, once, text = invariants.of_clients(record)
+    assert completes.broken == ("chaos-2: broke", "1 programs never ended")
+    assert once.broken == ("program/1: 2 times",)
+    assert not text.broken
+
+
+def test_memory_that_grew_is_seen_and_the_slack_is_not() -> None:
+    watched = Memory()
+    base = 100 << 20
+    watched.samples["tight"] += [(1.0, base), (9.0, memory.allowed(base))]
+    watched.samples["leaky"] += [(1.0, base), (9.0, memory.allowed(base) + 1)]
+    compared = watched.compared((0.0, 2.0), (8.0, 10.0))
+    assert invariants.of_memory(compared).broken == ("leaky: 100 MiB grew to 178 MiB",)
+
+
+def test_a_service_that_died_by_itself_is_seen() -> None:
+    watched = Memory()
+    watched.lives["worker-1"] |= {1, 2}
+    watched.lives["worker-2"] |= {3, 4}
+    watched.lives["etcd"] |= {5}
+    assert invariants.of_lives(watched, [killed("worker-1", 1.0)]).broken == (
+        "worker-2: 1 deaths, 0 of them asked for",
+    )
+
+
+def test_a_fault_costs_the_silence_and_the_repeats_of_its_time_alone() -> None:
+    record = Record(calls=[ended("1", 51.0, restarts=2), ended("2", 90.0, restarts=1)])
+    listening = Listening(record, "sdk")
+    for at in (49.9, 53.0, 53.1, 80.0, 89.0):
+        listening.heard(at)
+    record.repeats += [(52.0, "http", "cut"), (79.0, "http", "cut")]
+    report = Report(1, 60.0, 1, record, [killed("worker-1", 50.0)], [], [])
+    cost = report.costs()["kill", "worker-1"]
+    assert (cost.faults, round(cost.longest_silence_seconds, 1), cost.restarts, cost.repeats) == (1, 26.9, 2, 1)
+
+
+LOOKS_AT_CLOCKS = """
+import time
+wall, monotonic = time.time(), time.monotonic()
+print("looked", flush=True)
+input()
+print(time.time() - wall, time.monotonic() - monotonic)
+"""
+
+
+def test_a_process_has_a_clock_of_its_own_that_jumps_and_its_monotonic_clock_does_not(tmp_path: Path) -> None:
+    library = clock.build(tmp_path)
+    if library is None:
+        pytest.skip("there is no C compiler")
+    file = tmp_path / "clock"
+    environment = clock.environment(library, file)
+    with subprocess.Popen(
+        (sys.executable, "-c", LOOKS_AT_CLOCKS),
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "looked\n"
+        clock.put(file, 3600.0)
+        jumped, passed = map(float, process.communicate("\n")[0].split())
+    assert 0 <= passed < 1800 <= jumped < passed + 3601
