@@ -8,7 +8,7 @@ ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-structure bench-forecast bench-call-events bench-tool-gaps bench-policies bench-paper bench-fidelity peers bench-real bench-decisions clean
+.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu test-slurm test-compose compose-up compose-down check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-structure bench-forecast bench-call-events bench-tool-gaps bench-policies bench-paper bench-fidelity peers bench-real bench-decisions chaos chaos-quick test-chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,18 @@ down: ## Stop what `make up` or `make up-cluster` started
 up-cluster: install model ## Real etcd and Redis, every service a process of its own
 	$(BIN)/python -m services up --processes
 
+COMPOSE := docker compose -f compose/compose.yaml
+compose-up: ## Everything in containers, with Prometheus and Grafana (docs/compose.md)
+	@compose/secrets.sh run/compose
+	$(COMPOSE) build
+	$(COMPOSE) up --detach --wait
+	@echo "OPENAI_BASE_URL=http://127.0.0.1:$${HTTP_PORT:-8000}/v1"
+	@echo "LEGATO_ADDRESS=127.0.0.1:$${GRPC_PORT:-8001}"
+	@echo "Grafana: http://127.0.0.1:$${GRAFANA_PORT:-3000}, admin, password in run/compose/grafana_password"
+
+compose-down: ## Stop what compose-up started; its volumes stay
+	$(COMPOSE) down
+
 test: install model $(FRAMEWORKS) ## Run the tests
 	$(BIN)/python -m pytest
 
@@ -60,6 +72,15 @@ test-slow: install model ## Tests that take minutes
 
 test-gpu: install model ## Tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
+
+test-slurm: install model ## A real Slurm cluster on this machine, and jobs on it that come and go: five minutes
+	$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-chaos: install model ## A minute of faults over every service of a real cluster
+	$(BIN)/python -m pytest -m chaos
+
+test-compose: install model ## The containers, really run, and the dashboard on a real Prometheus; as root, minutes
+	$(BIN)/python -m pytest -m compose
 
 check: lint types contracts proto-check test ## Everything that must hold before a commit
 
@@ -118,6 +139,12 @@ bench-real: install model $(PEERS) ## Legato beside vllm-router and sglang-route
 
 bench-decisions: install ## What a decision costs, from 100 programs on 10 workers to 10,000 on 1,000
 	$(BIN)/python -m bench.decisions
+
+chaos: install model ## Faults over every service while 200 programs run: half an hour, as root
+	$(BIN)/python -m bench.chaos
+
+chaos-quick: install model ## The same in three minutes, with fewer programs
+	$(BIN)/python -m bench.chaos --seconds 120 --run-in 15 --programs 40 --pause 4 --out build/chaos/quick.json
 
 # The generator runs apart: its protobuf is older than the services' (docs/decisions/0003).
 PROTOC := PATH="$(CURDIR)/.venv-proto/bin:$$PATH" .venv-proto/bin/python -m grpc_tools.protoc

@@ -18,7 +18,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     if not Path(*_MODULE.split(".")).is_dir():
         print("legato: calibrate runs in a checkout of Legato, with its services installed", file=sys.stderr)  # noqa: T201
         return 1
-    command = [sys.executable, "-m", _MODULE, "--address", client.address, "--out", str(arguments.out)]
+    command = [sys.executable, "-m", _MODULE, "--address", client.addresses.said, "--out", str(arguments.out)]
     if arguments.model:
         command += ["--model", arguments.model]
     return subprocess.run(command, check=False).returncode

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import grpc
 
+from legato.addresses import Addresses
+from legato.attempts import Attempts, Policy
 from legato.cluster import (
     Model,
     ProgramStatus,
@@ -22,7 +25,7 @@ from legato.explanation import Explanation, explanation_of
 from legato.options import ServiceClass, check_urgency
 from legato.pools import Pool, pool_of
 from legato.program import Program
-from legato.transport import Policy, Transport, trace_metadata
+from legato.transport import Transport
 from legato.v1 import gateway_pb2, scheduler_pb2, workflow_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
@@ -30,20 +33,27 @@ PROGRAM_VARIABLE = "LEGATO_PROGRAM_ID"
 """The program that this process belongs to; `legato run` sets it, and what it was told of tenant and workflow."""
 TENANT_VARIABLE = "LEGATO_TENANT"
 WORKFLOW_VARIABLE = "LEGATO_WORKFLOW"
+API_KEY_VARIABLE = "LEGATO_API_KEY"
+CA_FILE_VARIABLE = "LEGATO_CA_FILE"
 _QUESTION_SECONDS = 30.0  # what a question about the cluster may take when the client sets no deadline
 
 
 def default_address() -> str:
-    """Of the gateway: LEGATO_ADDRESS, else this machine's."""
+    """Of the gateways: LEGATO_ADDRESS, else this machine's."""
     return os.environ.get("LEGATO_ADDRESS") or DEFAULT_ADDRESS
 
 
 class Client:
-    """A connection to a gateway: `async with legato.Client() as client`. One serves any number of programs at once.
+    """A connection to a cluster: `async with legato.Client() as client`. One serves any number of programs at once.
 
+    `address`: of a gateway, host:port; of several, with commas; or the path of a connection file (legato/addresses.py).
     Calls that are refused, or that find nobody, before they gave any output are tried again `max_retries` times, after
-    the pause that the cluster asks for. `deadline_seconds` bounds each call, retries included; None: no bound.
-    Without `credentials` the channel is not encrypted. Without a tenant it is that of `legato run`, if any.
+    the pause that the cluster asks for. A call whose gateway dies goes on at the same or another one where it was: no
+    token is lost or comes twice. The client waits `reconnect_seconds` for a gateway to come back, or for a connection
+    file. `deadline_seconds` bounds each call, all of that included; None: no bound.
+
+    The channel is encrypted with `credentials`, or where there is a `ca_file` (LEGATO_CA_FILE, the connection file's).
+    `api_key`: LEGATO_API_KEY, else the connection file's. Without a tenant it is that of `legato run`, if any.
     """
 
     def __init__(
@@ -53,16 +63,29 @@ class Client:
         tenant: str = "",
         max_retries: int = 6,
         deadline_seconds: float | None = None,
+        reconnect_seconds: float = 60.0,
         credentials: grpc.ChannelCredentials | None = None,
+        ca_file: str = "",
+        api_key: str = "",
     ) -> None:
         self._tenant = tenant or os.environ.get(TENANT_VARIABLE, "")
-        policy = Policy(max_retries, deadline_seconds)
-        self._transport = Transport(address or default_address(), credentials, policy)
+        self._transport = Transport(
+            Addresses(address or default_address()),
+            Policy(max_retries, deadline_seconds, reconnect_seconds),
+            credentials,
+            ca_file or os.environ.get(CA_FILE_VARIABLE, ""),
+            api_key or os.environ.get(API_KEY_VARIABLE, ""),
+        )
 
     @property
     def address(self) -> str:
-        """Of the gateway, host:port."""
+        """Of the gateway that it talks to, host:port."""
         return self._transport.address
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where it looks for gateways."""
+        return self._transport.addresses
 
     def program(
         self,
@@ -90,44 +113,45 @@ class Client:
 
     async def models(self) -> list[Model]:
         """The served models, by name. Raises LegatoError."""
-        stub = self._transport.stub
-        response = await self._transport.unary(stub.ListModels, gateway_pb2.ListModelsRequest(), self._policy())
+        request = gateway_pb2.ListModelsRequest()
+        response = await self._transport.unary(lambda stub: stub.ListModels, request, self._policy())
         return [model_of(model) for model in response.models]
 
     async def workers(self) -> list[Worker]:
         """The cluster's workers, by id. Raises LegatoError."""
-        stub = self._transport.stub
-        response = await self._transport.unary(stub.ListWorkers, scheduler_pb2.ListWorkersRequest(), self._policy())
+        request = scheduler_pb2.ListWorkersRequest()
+        response = await self._transport.unary(lambda stub: stub.ListWorkers, request, self._policy())
         return [worker_of(worker) for worker in response.workers]
 
     async def set_worker_role(self, worker_id: str, role: WorkerRole) -> None:
         """Change what a worker is for; the calls that it runs go on. Raises LegatoError, as NotFound."""
         request = role_request(worker_id, role)
-        await self._transport.unary(self._transport.stub.SetWorkerRole, request, self._policy())
+        await self._transport.unary(lambda stub: stub.SetWorkerRole, request, self._policy())
 
     async def pools(self) -> list[Pool]:
         """The cluster's KV pools, by id; one that does not answer in time is left out. Raises LegatoError."""
-        stub = self._transport.stub
-        response = await self._transport.unary(stub.ListPools, scheduler_pb2.ListPoolsRequest(), self._policy())
+        request = scheduler_pb2.ListPoolsRequest()
+        response = await self._transport.unary(lambda stub: stub.ListPools, request, self._policy())
         return [pool_of(pool) for pool in response.pools]
 
     async def programs(self, *, include_ended: bool = False, limit: int = 100) -> list[ProgramStatus]:
         """The tenant's programs (all tenants' for the default tenant), newest first. Raises LegatoError."""
         request = scheduler_pb2.ListProgramsRequest(tenant=self._tenant, limit=limit, include_ended=include_ended)
-        response = await self._transport.unary(self._transport.stub.ListPrograms, request, self._policy())
+        response = await self._transport.unary(lambda stub: stub.ListPrograms, request, self._policy())
         return [program_of(program) for program in response.programs]
 
     async def explain(self, program_id: str) -> Explanation:
         """Where the program's time went. Raises LegatoError, as NotFound."""
         request = workflow_pb2.ExplainRequest(program_id=program_id)
-        return explanation_of(await self._transport.unary(self._transport.stub.Explain, request, self._policy()))
+        return explanation_of(await self._transport.unary(lambda stub: stub.Explain, request, self._policy()))
 
     async def read_log(self, program_id: str = "", *, follow: bool = False) -> AsyncGenerator[workflow_pb2.LogEntry]:
         """The cluster's call log, as far back as it is kept: everybody's or one program's. `follow`: then what comes.
         An event may be in it twice. Raises LegatoError."""
         request = workflow_pb2.ReadLogRequest(program_id=program_id, follow=follow)
+        gateway = await self._transport.gateway(Attempts(self._policy()))
         try:
-            async for response in self._transport.stub.ReadLog(request, metadata=trace_metadata()):
+            async for response in gateway.stub.ReadLog(request, metadata=gateway.metadata()):
                 for entry in response.entries:
                     yield entry
         except grpc.aio.AioRpcError as error:
@@ -135,7 +159,7 @@ class Client:
 
     def _policy(self) -> Policy:
         policy = self._transport.policy
-        return Policy(policy.max_retries, policy.deadline_seconds or _QUESTION_SECONDS)
+        return replace(policy, deadline_seconds=policy.deadline_seconds or _QUESTION_SECONDS)
 
     async def __aenter__(self) -> Self:
         self._transport.open()

@@ -8,13 +8,13 @@
     ├── NotFound
     │   └── ModelNotFound           no worker serves a model of that name
     ├── Overloaded                  refused for now; `retry_after_seconds` says for how long
-    ├── Unavailable                 nobody there: no gateway, no scheduler or no worker
+    ├── Unavailable                 nobody there: no gateway, no scheduler or no worker; or the gateway died
     ├── DeadlineExceeded            the deadline passed first
     ├── DeadlineUnreachable         the program's deadline cannot be met, so its call was not begun
     ├── CallCancelled               somebody else aborted the call
     └── InternalError               a bug on the other side
 
-`Overloaded` and `Unavailable` have been retried already when they are seen (see `legato.Client`). A call cancelled by
+`Overloaded` and `Unavailable` have been retried already when they are seen (legato/attempts.py). A call cancelled by
 cancelling its own task ends in `asyncio.CancelledError`, as everywhere.
 """
 
@@ -26,6 +26,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # has stubs elsewhere
 
 DOMAIN = "legato"
+NO_CONNECTION_FILE = "NO_CONNECTION_FILE"
+"""Reason of an `Unavailable`: nobody says where the gateways are."""
 
 
 class LegatoError(Exception):
@@ -146,6 +148,12 @@ _BY_STATUS: dict[grpc.StatusCode, type[LegatoError]] = {
 }
 
 
+def gateway_gone(failure: LegatoError) -> bool:
+    """Whether it says that the gateway is not there, or goes: what it said before may be had from another one."""
+    reasons = (Unavailable.default_reason, NO_CONNECTION_FILE, "DRAINING")
+    return isinstance(failure, Unavailable) and failure.reason in reasons
+
+
 def error_from(error: grpc.aio.AioRpcError) -> LegatoError:
     """The exception that says what a failed RPC says: by `google.rpc.ErrorInfo` where there is one, else by status."""
     info = error_details_pb2.ErrorInfo()
@@ -161,6 +169,8 @@ def error_from(error: grpc.aio.AioRpcError) -> LegatoError:
     metadata = dict(info.metadata)
     field = metadata.pop("field", "") or next((violation.field for violation in violations.field_violations), "")
     kind = _BY_REASON.get(info.reason) or _BY_STATUS.get(error.code(), InternalError)
+    if error.code() is grpc.StatusCode.CANCELLED and not info.reason:
+        kind = Unavailable  # a gateway that stops cuts its calls off so; whoever aborts one gives a reason
     return kind(
         error.details() or error.code().name,
         reason=info.reason,

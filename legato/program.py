@@ -16,11 +16,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from legato.agent import Agent, Identity
+from legato.attempts import Policy
 from legato.errors import LegatoError
 from legato.options import CallOptions, ServiceClass
 from legato.thread import Front, Thread
 from legato.tool_span import ToolSpan
-from legato.transport import Policy, Transport
+from legato.transport import Transport
 from legato.v1 import gateway_pb2
 
 _log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Program(Scope):
     async def end(self) -> None:
         """Tell the cluster that no more calls come, so that it can free what it keeps. Raises LegatoError."""
         request = gateway_pb2.EndProgramRequest(request_id=secrets.token_hex(8), program_id=self.id)
-        await self.transport.unary(self.transport.stub.EndProgram, request, _END_POLICY)
+        await self.transport.unary(lambda stub: stub.EndProgram, request, _END_POLICY)
 
     async def __aenter__(self) -> Self:
         return self

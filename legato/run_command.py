@@ -8,7 +8,8 @@ What the process gets:
     OPENAI_BASE_URL, OPENAI_API_BASE             http://GATEWAY/p/ID/v1: clients without headers of their own say it too
     ANTHROPIC_BASE_URL                           the same without /v1, which its clients add
     OPENAI_CUSTOM_HEADERS, ANTHROPIC_CUSTOM_HEADERS   the id, workflow and tenant, behind what is there already
-    OPENAI_API_KEY                               "none" where it is not set: clients refuse to start without one
+    OPENAI_API_KEY                               LEGATO_API_KEY or the connection file's key, else as it was; for none
+                                                 "none": clients refuse to start without one
 
 Signals are passed on and the exit code is the process's own (128 + n after signal n; 126 and 127 as in shells where it
 cannot be started). When it has ended, so has the program.
@@ -27,8 +28,9 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from legato.client import PROGRAM_VARIABLE, TENANT_VARIABLE, WORKFLOW_VARIABLE, Client
-from legato.errors import LegatoError
+from legato.addresses import Connection
+from legato.client import API_KEY_VARIABLE, PROGRAM_VARIABLE, TENANT_VARIABLE, WORKFLOW_VARIABLE, Client
+from legato.errors import LegatoError, Unavailable
 
 HTTP_VARIABLE = "LEGATO_HTTP"
 DEFAULT_HTTP_PORT = 8000
@@ -63,11 +65,14 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         return 2
     program = arguments.program or secrets.token_hex(8)
     told = {"program-id": program, "workflow": arguments.workflow or "", "tenant": arguments.tenant}
-    base_url = _base_url(arguments.http or os.environ.get(HTTP_VARIABLE, ""), client.address)
+    connection = _connection(client)
+    http = arguments.http or os.environ.get(HTTP_VARIABLE, "") or connection.base_url.removesuffix("/v1")
+    base_url, key = _base_url(http, client.address), os.environ.get(API_KEY_VARIABLE, "") or connection.api_key
     print(f"legato: program {program} at {base_url}", file=sys.stderr)
-    environment = environment_of(os.environ, base_url, {f"x-legato-{name}": value for name, value in told.items()})
+    headers = {f"x-legato-{name}": value for name, value in told.items()}
+    environment = environment_of(os.environ, base_url, headers, key)
     try:
-        code = _run(command, {**environment, "LEGATO_ADDRESS": client.address})
+        code = _run(command, {**environment, "LEGATO_ADDRESS": client.addresses.said})
     except OSError as error:
         print(f"legato: {command[0]}: {error.strerror or error}", file=sys.stderr)
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_EXECUTE
@@ -75,8 +80,11 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     return code
 
 
-def environment_of(environ: Mapping[str, str], base_url: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """The environment with the gateway's URLs and what is to be said in each request. Empty headers are left out."""
+def environment_of(
+    environ: Mapping[str, str], base_url: str, headers: Mapping[str, str], key: str = ""
+) -> dict[str, str]:
+    """The environment with the gateway's URLs, its API key if it has one, and what is to be said in each request. Empty
+    headers are left out."""
     url = f"{base_url}/p/{headers['x-legato-program-id']}"
     said = {name: value for name, value in headers.items() if value}
     variables = (("program-id", PROGRAM_VARIABLE), ("tenant", TENANT_VARIABLE), ("workflow", WORKFLOW_VARIABLE))
@@ -87,7 +95,7 @@ def environment_of(environ: Mapping[str, str], base_url: str, headers: Mapping[s
         "OPENAI_BASE_URL": f"{url}/v1",
         "OPENAI_API_BASE": f"{url}/v1",
         "ANTHROPIC_BASE_URL": url,
-        "OPENAI_API_KEY": environ.get("OPENAI_API_KEY") or "none",
+        "OPENAI_API_KEY": key or environ.get("OPENAI_API_KEY") or "none",
         **{variable: _joined(environ.get(variable, ""), said) for variable in _HEADERS},
     }
 
@@ -102,6 +110,14 @@ def _joined(present: str, said: Mapping[str, str]) -> str:
         line for line in present.splitlines() if line.strip() and line.partition(":")[0].strip().lower() not in said
     ]
     return "\n".join([*kept, *(f"{name}: {value}" for name, value in said.items())])
+
+
+def _connection(client: Client) -> Connection:
+    """What a connection file says, as far as there is one."""
+    try:
+        return client.addresses.read()
+    except Unavailable:
+        return Connection(())
 
 
 def _base_url(http: str, address: str) -> str:

@@ -7,10 +7,12 @@ from typing import Self
 
 import grpc
 
-from legato.errors import InternalError
+from legato.attempts import Attempts
+from legato.errors import InternalError, error_from, gateway_gone
+from legato.received import Received
 from legato.reply import Assembly, Piece, Reply
 from legato.thread import Front, Thread
-from legato.transport import Attempts, Transport, trace_metadata
+from legato.transport import Gateway, Transport
 from legato.v1 import gateway_pb2
 
 _OVERDUE_SECONDS = 0.001
@@ -21,7 +23,7 @@ class Stream:
     """The output of a call as it comes: `async with agent.stream(...) as stream: async for piece in stream: ...`.
 
     The call starts on entering. Leaving before the end aborts it down to the engine. After the end `reply` holds the
-    whole answer, and the thread's next call follows this one.
+    whole answer, and the thread's next call follows this one. When its gateway dies it goes on at another one.
     """
 
     def __init__(
@@ -40,10 +42,13 @@ class Stream:
         self._due = due
         self._front: Front = {}
         self._assembly = Assembly(request.identity.program_id, request.identity.call_id)
+        self._received = Received()
         self._attempts: Attempts | None = None
+        self._gateway: Gateway | None = None
         self._call: grpc.aio.UnaryStreamCall[gateway_pb2.ChatRequest, gateway_pb2.ChatResponse] | None = None
         self._events: AsyncIterator[gateway_pb2.ChatResponse] | None = None
-        self._retriable = True
+        self._gave = False
+        """Whether this try brought output."""
         self._reply: Reply | None = None
 
     @property
@@ -69,7 +74,7 @@ class Stream:
         self._front = self._thread.front
         self._request.identity.parents[:] = self._front
         self._attempts = Attempts(self._transport.policy, self._deadline_seconds)
-        self._start(self._attempts)
+        await self._start(self._attempts)
         return self
 
     async def __aexit__(
@@ -92,24 +97,27 @@ class Stream:
             except grpc.aio.AioRpcError as error:
                 await self._recover(self._attempts, error)
             else:
-                if piece := self._take(event):
+                if piece := self._take(self._attempts, event):
                     return piece
         raise StopAsyncIteration
 
-    def _start(self, attempts: Attempts) -> None:
+    async def _start(self, attempts: Attempts) -> None:
+        gateway = self._gateway = await self._transport.gateway(attempts)
         if self._due is not None:
             self._request.program_deadline_seconds = max(_OVERDUE_SECONDS, self._due - time.monotonic())
-        self._call = self._transport.stub.Chat(
-            self._request, timeout=attempts.remaining_seconds(), metadata=trace_metadata()
-        )
+        self._received.ask(self._request)
+        self._gave = False
+        self._call = gateway.stub.Chat(self._request, timeout=attempts.remaining_seconds(), metadata=gateway.metadata())
         self._events = aiter(self._call)
 
-    def _take(self, event: gateway_pb2.ChatResponse) -> Piece | None:
+    def _take(self, attempts: Attempts, event: gateway_pb2.ChatResponse) -> Piece | None:
+        self._received.add(event)
+        self._transport.heard(attempts)
         piece = self._assembly.add(event)
         if piece is not None:
-            self._retriable = False
+            self._gave = True
         if event.HasField("finish"):
-            self._retriable = False
+            self._gave = True
             self._reply = self._assembly.finish(event.finish)
             identity = self._request.identity
             self._thread.advance(self._front, {identity.call_id: identity.agent})
@@ -121,9 +129,12 @@ class Stream:
             raise InternalError(f"call {self.call_id} ended without a finish")
 
     async def _recover(self, attempts: Attempts, error: grpc.aio.AioRpcError) -> None:
-        """Start again if nothing was delivered yet; otherwise raise what the failure means."""
+        """Start again if this try brought nothing, or go on where a lost gateway was; otherwise raise what the failure
+        means."""
         self._events = None
         if self._reply is not None:
             return  # the answer was complete; how the RPC closed after it does not matter
-        await attempts.after(error, final=not self._retriable)
-        self._start(attempts)
+        assert self._gateway is not None, "an RPC has a gateway"
+        over = self._gave and not gateway_gone(error_from(error))
+        await self._transport.recover(attempts, self._gateway, error, final=over or not self._received.resumable)
+        await self._start(attempts)

@@ -9,9 +9,10 @@ from typing import Self
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from legato.attempts import Policy
 from legato.errors import LegatoError
 from legato.thread import Thread
-from legato.transport import Policy, Transport
+from legato.transport import Transport
 from legato.v1 import gateway_pb2
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class ToolSpan:
         self.duration_seconds = time.perf_counter() - self._began
         self.failed = self.failed or error is not None
         try:
-            await self._transport.unary(self._transport.stub.ReportToolSpan, self._report(), _POLICY)
+            await self._transport.unary(lambda stub: stub.ReportToolSpan, self._report(), _POLICY)
         except LegatoError as failure:
             _log.warning("tool span %s of program %s was not reported: %s", self._tool, self._program_id, failure)
 

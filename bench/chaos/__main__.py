@@ -18,8 +18,6 @@ from bench.chaos import faults, network, plan
 from bench.chaos.report import Report
 from bench.chaos.run import Asked, run
 
-LOG_DIR = Path("build/chaos")
-
 
 def main() -> None:
     arguments = _arguments()
@@ -29,7 +27,7 @@ def main() -> None:
         seconds=arguments.seconds,
         num_live=arguments.programs,
         run_in_seconds=arguments.run_in,
-        log_dir=LOG_DIR,
+        log_dir=arguments.logs,
         kinds=arguments.kinds,
         targets=arguments.targets,
         doors=arguments.doors,
@@ -41,13 +39,13 @@ def main() -> None:
         for one in plan.draw(asked.seed, asked.seconds, asked.kinds, asked.pause_seconds, asked.targets):
             console.print(str(one), highlight=False)
         return
-    shutil.rmtree(LOG_DIR, ignore_errors=True)
+    shutil.rmtree(arguments.logs, ignore_errors=True)
     report = asyncio.run(_run(asked, console))
     for line in report.lines():
         console.print(line, highlight=False)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report.json(), indent=1) + "\n", encoding="utf-8")
-    console.print(f"result {arguments.out}, logs in {LOG_DIR}")
+    console.print(f"result {arguments.out}, logs in {arguments.logs}")
     if report.broken:
         sys.exit("FAILED: " + "; ".join(one.what for one in report.broken))
 
@@ -70,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--targets", default="", help="only services and nodes whose names begin so")
     parser.add_argument("--doors", nargs="+", default=["sdk", "http", "sdk"], choices=("sdk", "http"), metavar="DOOR")
     parser.add_argument("--plan", action="store_true", help="print the plan and end")
+    parser.add_argument("--logs", type=Path, default=Path("build/chaos"), help="a folder of its own")
     parser.add_argument("--out", type=Path, default=Path("bench/results/chaos.json"))
     return parser.parse_args()
 

@@ -29,7 +29,7 @@ from legato.v1 import scheduler_pb2 as legato_dot_v1_dot_scheduler__pb2
 from legato.v1 import workflow_pb2 as legato_dot_v1_dot_workflow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17legato/v1/gateway.proto\x12\tlegato.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14legato/v1/call.proto\x1a\x19legato/v1/scheduler.proto\x1a\x18legato/v1/workflow.proto\"\x88\x01\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\'\n\ntool_calls\x18\x04 \x03(\x0b\x32\x13.legato.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x11\n\treasoning\x18\x06 \x01(\t\"\x81\x04\n\x0b\x43hatRequest\x12)\n\x08identity\x18\x01 \x01(\x0b\x32\x17.legato.v1.CallIdentity\x12\r\n\x05model\x18\x02 \x01(\t\x12$\n\x08messages\x18\x03 \x03(\x0b\x32\x12.legato.v1.Message\x12%\n\x08sampling\x18\x04 \x01(\x0b\x32\x13.legato.v1.Sampling\x12)\n\nconstraint\x18\x05 \x01(\x0b\x32\x15.legato.v1.Constraint\x12\x1e\n\x05tools\x18\x06 \x03(\x0b\x32\x0f.legato.v1.Tool\x12*\n\x0btool_choice\x18\x07 \x01(\x0b\x32\x15.legato.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\t \x01(\x05\x12\x13\n\x0bincremental\x18\n \x01(\x08\x12!\n\x19\x63hat_template_kwargs_json\x18\x0b \x01(\t\x12.\n\rservice_class\x18\x0c \x01(\x0e\x32\x17.legato.v1.ServiceClass\x12 \n\x18program_deadline_seconds\x18\r \x01(\x01\x12\x1e\n\x16\x65xpected_output_tokens\x18\x0e \x01(\rB\x16\n\x14_parallel_tool_calls\"\x96\x02\n\x0c\x43hatResponse\x12)\n\x08identity\x18\x01 \x01(\x0b\x32\x17.legato.v1.CallIdentity\x12\x0e\n\x06offset\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\'\n\ntool_calls\x18\x05 \x03(\x0b\x32\x13.legato.v1.ToolCall\x12)\n\x08logprobs\x18\x06 \x03(\x0b\x32\x17.legato.v1.TokenLogprob\x12%\n\x06\x66inish\x18\x07 \x01(\x0b\x32\x15.legato.v1.ChatFinish\x12\x12\n\nnum_tokens\x18\x08 \x01(\r\x12\x1b\n\x03\x65ta\x18\t \x01(\x0b\x32\x0e.legato.v1.Eta\"\x9d\x01\n\nChatFinish\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.legato.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.legato.v1.Usage\x12#\n\x07timings\x18\x03 \x01(\x0b\x32\x12.legato.v1.Timings\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\"\xd7\x01\n\x15ReportToolSpanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nprogram_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12+\n\x07started\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x08\x12\x0f\n\x07\x63\x61ll_id\x18\x08 \x01(\t\"\x18\n\x16ReportToolSpanResponse\";\n\x11\x45ndProgramRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nprogram_id\x18\x02 \x01(\t\"\x14\n\x12\x45ndProgramResponse\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.legato.v1.Model\"A\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmax_model_len\x18\x02 \x01(\r\x12\x13\n\x0bnum_workers\x18\x03 \x01(\r2\xf9\x05\n\x0eGatewayService\x12\x39\n\x04\x43hat\x12\x16.legato.v1.ChatRequest\x1a\x17.legato.v1.ChatResponse0\x01\x12U\n\x0eReportToolSpan\x12 .legato.v1.ReportToolSpanRequest\x1a!.legato.v1.ReportToolSpanResponse\x12I\n\nEndProgram\x12\x1c.legato.v1.EndProgramRequest\x1a\x1d.legato.v1.EndProgramResponse\x12I\n\nListModels\x12\x1c.legato.v1.ListModelsRequest\x1a\x1d.legato.v1.ListModelsResponse\x12L\n\x0bListWorkers\x12\x1d.legato.v1.ListWorkersRequest\x1a\x1e.legato.v1.ListWorkersResponse\x12O\n\x0cListPrograms\x12\x1e.legato.v1.ListProgramsRequest\x1a\x1f.legato.v1.ListProgramsResponse\x12\x46\n\tListPools\x12\x1b.legato.v1.ListPoolsRequest\x1a\x1c.legato.v1.ListPoolsResponse\x12R\n\rSetWorkerRole\x12\x1f.legato.v1.SetWorkerRoleRequest\x1a .legato.v1.SetWorkerRoleResponse\x12@\n\x07\x45xplain\x12\x19.legato.v1.ExplainRequest\x1a\x1a.legato.v1.ExplainResponse\x12\x42\n\x07ReadLog\x12\x19.legato.v1.ReadLogRequest\x1a\x1a.legato.v1.ReadLogResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17legato/v1/gateway.proto\x12\tlegato.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14legato/v1/call.proto\x1a\x19legato/v1/scheduler.proto\x1a\x18legato/v1/workflow.proto\"\x88\x01\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\'\n\ntool_calls\x18\x04 \x03(\x0b\x32\x13.legato.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x11\n\treasoning\x18\x06 \x01(\t\"\xa4\x04\n\x0b\x43hatRequest\x12)\n\x08identity\x18\x01 \x01(\x0b\x32\x17.legato.v1.CallIdentity\x12\r\n\x05model\x18\x02 \x01(\t\x12$\n\x08messages\x18\x03 \x03(\x0b\x32\x12.legato.v1.Message\x12%\n\x08sampling\x18\x04 \x01(\x0b\x32\x13.legato.v1.Sampling\x12)\n\nconstraint\x18\x05 \x01(\x0b\x32\x15.legato.v1.Constraint\x12\x1e\n\x05tools\x18\x06 \x03(\x0b\x32\x0f.legato.v1.Tool\x12*\n\x0btool_choice\x18\x07 \x01(\x0b\x32\x15.legato.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\t \x01(\x05\x12\x13\n\x0bincremental\x18\n \x01(\x08\x12!\n\x19\x63hat_template_kwargs_json\x18\x0b \x01(\t\x12.\n\rservice_class\x18\x0c \x01(\x0e\x32\x17.legato.v1.ServiceClass\x12 \n\x18program_deadline_seconds\x18\r \x01(\x01\x12\x1e\n\x16\x65xpected_output_tokens\x18\x0e \x01(\r\x12!\n\x06resume\x18\x0f \x01(\x0b\x32\x11.legato.v1.ResumeB\x16\n\x14_parallel_tool_calls\"J\n\x06Resume\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x11\n\tnum_chars\x18\x02 \x01(\r\x12\x11\n\x04seed\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_seed\"\xc5\x02\n\x0c\x43hatResponse\x12)\n\x08identity\x18\x01 \x01(\x0b\x32\x17.legato.v1.CallIdentity\x12\x0e\n\x06offset\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\'\n\ntool_calls\x18\x05 \x03(\x0b\x32\x13.legato.v1.ToolCall\x12)\n\x08logprobs\x18\x06 \x03(\x0b\x32\x17.legato.v1.TokenLogprob\x12%\n\x06\x66inish\x18\x07 \x01(\x0b\x32\x15.legato.v1.ChatFinish\x12\x12\n\nnum_tokens\x18\x08 \x01(\r\x12\x1b\n\x03\x65ta\x18\t \x01(\x0b\x32\x0e.legato.v1.Eta\x12\x11\n\ttoken_ids\x18\n \x03(\r\x12\x11\n\x04seed\x18\x0b \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_seed\"\x9d\x01\n\nChatFinish\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.legato.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.legato.v1.Usage\x12#\n\x07timings\x18\x03 \x01(\x0b\x32\x12.legato.v1.Timings\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\"\xd7\x01\n\x15ReportToolSpanRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nprogram_id\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12+\n\x07started\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x08\x12\x0f\n\x07\x63\x61ll_id\x18\x08 \x01(\t\"\x18\n\x16ReportToolSpanResponse\";\n\x11\x45ndProgramRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nprogram_id\x18\x02 \x01(\t\"\x14\n\x12\x45ndProgramResponse\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.legato.v1.Model\"A\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmax_model_len\x18\x02 \x01(\r\x12\x13\n\x0bnum_workers\x18\x03 \x01(\r2\xf9\x05\n\x0eGatewayService\x12\x39\n\x04\x43hat\x12\x16.legato.v1.ChatRequest\x1a\x17.legato.v1.ChatResponse0\x01\x12U\n\x0eReportToolSpan\x12 .legato.v1.ReportToolSpanRequest\x1a!.legato.v1.ReportToolSpanResponse\x12I\n\nEndProgram\x12\x1c.legato.v1.EndProgramRequest\x1a\x1d.legato.v1.EndProgramResponse\x12I\n\nListModels\x12\x1c.legato.v1.ListModelsRequest\x1a\x1d.legato.v1.ListModelsResponse\x12L\n\x0bListWorkers\x12\x1d.legato.v1.ListWorkersRequest\x1a\x1e.legato.v1.ListWorkersResponse\x12O\n\x0cListPrograms\x12\x1e.legato.v1.ListProgramsRequest\x1a\x1f.legato.v1.ListProgramsResponse\x12\x46\n\tListPools\x12\x1b.legato.v1.ListPoolsRequest\x1a\x1c.legato.v1.ListPoolsResponse\x12R\n\rSetWorkerRole\x12\x1f.legato.v1.SetWorkerRoleRequest\x1a .legato.v1.SetWorkerRoleResponse\x12@\n\x07\x45xplain\x12\x19.legato.v1.ExplainRequest\x1a\x1a.legato.v1.ExplainResponse\x12\x42\n\x07ReadLog\x12\x19.legato.v1.ReadLogRequest\x1a\x1a.legato.v1.ReadLogResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,25 +39,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGE']._serialized_start=179
   _globals['_MESSAGE']._serialized_end=315
   _globals['_CHATREQUEST']._serialized_start=318
-  _globals['_CHATREQUEST']._serialized_end=831
-  _globals['_CHATRESPONSE']._serialized_start=834
-  _globals['_CHATRESPONSE']._serialized_end=1112
-  _globals['_CHATFINISH']._serialized_start=1115
-  _globals['_CHATFINISH']._serialized_end=1272
-  _globals['_REPORTTOOLSPANREQUEST']._serialized_start=1275
-  _globals['_REPORTTOOLSPANREQUEST']._serialized_end=1490
-  _globals['_REPORTTOOLSPANRESPONSE']._serialized_start=1492
-  _globals['_REPORTTOOLSPANRESPONSE']._serialized_end=1516
-  _globals['_ENDPROGRAMREQUEST']._serialized_start=1518
-  _globals['_ENDPROGRAMREQUEST']._serialized_end=1577
-  _globals['_ENDPROGRAMRESPONSE']._serialized_start=1579
-  _globals['_ENDPROGRAMRESPONSE']._serialized_end=1599
-  _globals['_LISTMODELSREQUEST']._serialized_start=1601
-  _globals['_LISTMODELSREQUEST']._serialized_end=1620
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1622
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1676
-  _globals['_MODEL']._serialized_start=1678
-  _globals['_MODEL']._serialized_end=1743
-  _globals['_GATEWAYSERVICE']._serialized_start=1746
-  _globals['_GATEWAYSERVICE']._serialized_end=2507
+  _globals['_CHATREQUEST']._serialized_end=866
+  _globals['_RESUME']._serialized_start=868
+  _globals['_RESUME']._serialized_end=942
+  _globals['_CHATRESPONSE']._serialized_start=945
+  _globals['_CHATRESPONSE']._serialized_end=1270
+  _globals['_CHATFINISH']._serialized_start=1273
+  _globals['_CHATFINISH']._serialized_end=1430
+  _globals['_REPORTTOOLSPANREQUEST']._serialized_start=1433
+  _globals['_REPORTTOOLSPANREQUEST']._serialized_end=1648
+  _globals['_REPORTTOOLSPANRESPONSE']._serialized_start=1650
+  _globals['_REPORTTOOLSPANRESPONSE']._serialized_end=1674
+  _globals['_ENDPROGRAMREQUEST']._serialized_start=1676
+  _globals['_ENDPROGRAMREQUEST']._serialized_end=1735
+  _globals['_ENDPROGRAMRESPONSE']._serialized_start=1737
+  _globals['_ENDPROGRAMRESPONSE']._serialized_end=1757
+  _globals['_LISTMODELSREQUEST']._serialized_start=1759
+  _globals['_LISTMODELSREQUEST']._serialized_end=1778
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1780
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1834
+  _globals['_MODEL']._serialized_start=1836
+  _globals['_MODEL']._serialized_end=1901
+  _globals['_GATEWAYSERVICE']._serialized_start=1904
+  _globals['_GATEWAYSERVICE']._serialized_end=2665
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,7 @@ class ChatRequest(_message.Message):
     SERVICE_CLASS_FIELD_NUMBER: _builtins.int
     PROGRAM_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
     EXPECTED_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Served model name; empty when the cluster serves only one."""
     parallel_tool_calls: _builtins.bool
@@ -127,6 +128,10 @@ class ChatRequest(_message.Message):
     def tool_choice(self) -> _call_pb2.ToolChoice:
         """Whether it may or must."""
 
+    @_builtins.property
+    def resume(self) -> Global___Resume:
+        """The call was begun at a gateway that died: go on behind this. All else is as it was sent then."""
+
     def __init__(
         self,
         *,
@@ -144,16 +149,53 @@ class ChatRequest(_message.Message):
         service_class: _call_pb2.ServiceClass.ValueType = ...,
         program_deadline_seconds: _builtins.float = ...,
         expected_output_tokens: _builtins.int = ...,
+        resume: Global___Resume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "constraint", b"constraint", "identity", b"identity", "parallel_tool_calls", b"parallel_tool_calls", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "constraint", b"constraint", "identity", b"identity", "parallel_tool_calls", b"parallel_tool_calls", "resume", b"resume", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "chat_template_kwargs_json", b"chat_template_kwargs_json", "constraint", b"constraint", "expected_output_tokens", b"expected_output_tokens", "identity", b"identity", "incremental", b"incremental", "messages", b"messages", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "priority", b"priority", "program_deadline_seconds", b"program_deadline_seconds", "sampling", b"sampling", "service_class", b"service_class", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "chat_template_kwargs_json", b"chat_template_kwargs_json", "constraint", b"constraint", "expected_output_tokens", b"expected_output_tokens", "identity", b"identity", "incremental", b"incremental", "messages", b"messages", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "priority", b"priority", "program_deadline_seconds", b"program_deadline_seconds", "resume", b"resume", "sampling", b"sampling", "service_class", b"service_class", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
 
 Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
+
+@_typing.final
+class Resume(_message.Message):
+    """Resume is what a client has of a call's output. What follows is what would have followed: events begin at the offset
+    behind it, and usage counts it. An engine that cannot repeat what the output depends on fails the call.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    NUM_CHARS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    num_chars: _builtins.int
+    """Characters (Unicode code points) of `text` that came with them."""
+    seed: _builtins.int
+    """The seed that came with the first event, if one did."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """All tokens that came, in order; at most max_tokens."""
+
+    def __init__(
+        self,
+        *,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        num_chars: _builtins.int = ...,
+        seed: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "num_chars", b"num_chars", "seed", b"seed", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+
+Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
 class ChatResponse(_message.Message):
@@ -170,6 +212,8 @@ class ChatResponse(_message.Message):
     FINISH_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Output tokens before this piece."""
     text: _builtins.str
@@ -178,6 +222,8 @@ class ChatResponse(_message.Message):
     """New reasoning."""
     num_tokens: _builtins.int
     """Number of output tokens in this piece."""
+    seed: _builtins.int
+    """On the first event: the seed that the gateway drew, for a call that named none and could not go on without."""
     @_builtins.property
     def identity(self) -> _call_pb2.CallIdentity:
         """The call, on the first event."""
@@ -198,6 +244,10 @@ class ChatResponse(_message.Message):
     def eta(self) -> _call_pb2.Eta:
         """When the program is expected to be complete, said when the call was placed; on the first event, if it is known."""
 
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The tokens of this piece."""
+
     def __init__(
         self,
         *,
@@ -210,12 +260,16 @@ class ChatResponse(_message.Message):
         finish: Global___ChatFinish | None = ...,
         num_tokens: _builtins.int = ...,
         eta: _call_pb2.Eta | None = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "finish", b"finish", "identity", b"identity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "eta", b"eta", "finish", b"finish", "identity", b"identity", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "finish", b"finish", "identity", b"identity", "logprobs", b"logprobs", "num_tokens", b"num_tokens", "offset", b"offset", "reasoning", b"reasoning", "text", b"text", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "eta", b"eta", "finish", b"finish", "identity", b"identity", "logprobs", b"logprobs", "num_tokens", b"num_tokens", "offset", b"offset", "reasoning", b"reasoning", "seed", b"seed", "text", b"text", "token_ids", b"token_ids", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
 

@@ -96,9 +96,10 @@ class GatewayServiceServicer(object):
     def Chat(self, request, context):
         """Chat runs one call and streams its output; cancelling it aborts the engine's work. While the call lives, another
         one of the same (program_id, call_id) fails; one that was refused or has ended may be sent again. Events arrive in
-        order, `finish` last. A client that takes nothing for too long is taken for gone. Fails with INVALID_ARGUMENT,
-        NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS, RESOURCE_EXHAUSTED (with RetryInfo),
-        DEADLINE_EXCEEDED, UNAVAILABLE.
+        order, `finish` last, with the call's last tokens. A client that takes nothing for too long is taken for gone. One
+        whose gateway died sends the call again, to any gateway, with `resume`; CALL_EXISTS then means that the dead one was
+        not missed yet. Fails with INVALID_ARGUMENT, NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS,
+        RESOURCE_EXHAUSTED (with RetryInfo), DEADLINE_EXCEEDED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

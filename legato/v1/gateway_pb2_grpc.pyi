@@ -21,9 +21,10 @@ class GatewayServiceStub:
     Chat: _aio.UnaryStreamMultiCallable[_gateway_pb2.ChatRequest, _gateway_pb2.ChatResponse]
     """Chat runs one call and streams its output; cancelling it aborts the engine's work. While the call lives, another
     one of the same (program_id, call_id) fails; one that was refused or has ended may be sent again. Events arrive in
-    order, `finish` last. A client that takes nothing for too long is taken for gone. Fails with INVALID_ARGUMENT,
-    NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS, RESOURCE_EXHAUSTED (with RetryInfo),
-    DEADLINE_EXCEEDED, UNAVAILABLE.
+    order, `finish` last, with the call's last tokens. A client that takes nothing for too long is taken for gone. One
+    whose gateway died sends the call again, to any gateway, with `resume`; CALL_EXISTS then means that the dead one was
+    not missed yet. Fails with INVALID_ARGUMENT, NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS,
+    RESOURCE_EXHAUSTED (with RetryInfo), DEADLINE_EXCEEDED, UNAVAILABLE.
     """
     ReportToolSpan: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ReportToolSpanRequest, _gateway_pb2.ReportToolSpanResponse]
     """ReportToolSpan records that a tool ran inside a program. Idempotent by request_id, as far as one gateway sees it: a
@@ -63,9 +64,10 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_gateway_pb2.ChatResponse]:
         """Chat runs one call and streams its output; cancelling it aborts the engine's work. While the call lives, another
         one of the same (program_id, call_id) fails; one that was refused or has ended may be sent again. Events arrive in
-        order, `finish` last. A client that takes nothing for too long is taken for gone. Fails with INVALID_ARGUMENT,
-        NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS, RESOURCE_EXHAUSTED (with RetryInfo),
-        DEADLINE_EXCEEDED, UNAVAILABLE.
+        order, `finish` last, with the call's last tokens. A client that takes nothing for too long is taken for gone. One
+        whose gateway died sends the call again, to any gateway, with `resume`; CALL_EXISTS then means that the dead one was
+        not missed yet. Fails with INVALID_ARGUMENT, NOT_FOUND / MODEL_NOT_FOUND, ALREADY_EXISTS / CALL_EXISTS,
+        RESOURCE_EXHAUSTED (with RetryInfo), DEADLINE_EXCEEDED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

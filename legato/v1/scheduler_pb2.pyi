@@ -151,16 +151,20 @@ class Hello(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GATEWAY_ID_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     """Unique for each life of the gateway process."""
+    term: _builtins.int
+    """The latest term that the gateway knows of; 0: none. A scheduler of an earlier term is leading no more."""
     def __init__(
         self,
         *,
         gateway_id: _builtins.str = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway_id", b"gateway_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway_id", b"gateway_id", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,18 +383,22 @@ class ScheduleResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    """Number of the term in which it was decided (docs/decisions/0015); the same in all responses of a stream. 0: not known."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchedulerEvent]:
-        """At least one."""
+        """None in the first response, which comes at once."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[Global___SchedulerEvent] | None = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -446,6 +454,7 @@ class Placement(_message.Message):
     PREFILL_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
     STEP_SECONDS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     program_id: _builtins.str
     """The program."""
     call_id: _builtins.str
@@ -464,6 +473,8 @@ class Placement(_message.Message):
     """Engine seconds for a token of a prompt, on an engine of the model that does nothing else."""
     step_seconds: _builtins.float
     """The same for a token of output."""
+    term: _builtins.int
+    """Number of the term in which it was decided, to be handed to the worker as it is."""
     @_builtins.property
     def kv(self) -> _kv_pb2.KVPlan:
         """To be handed to the worker as it is."""
@@ -491,10 +502,11 @@ class Placement(_message.Message):
         prefill_token_seconds: _builtins.float = ...,
         step_seconds: _builtins.float = ...,
         cache: _workflow_pb2.CacheNote | None = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "eta", b"eta", "kv", b"kv"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "call_id", b"call_id", "eta", b"eta", "expected_cached_tokens", b"expected_cached_tokens", "kv", b"kv", "prefill_token_seconds", b"prefill_token_seconds", "priority", b"priority", "program_id", b"program_id", "step_seconds", b"step_seconds", "worker_address", b"worker_address", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "call_id", b"call_id", "eta", b"eta", "expected_cached_tokens", b"expected_cached_tokens", "kv", b"kv", "prefill_token_seconds", b"prefill_token_seconds", "priority", b"priority", "program_id", b"program_id", "step_seconds", b"step_seconds", "term", b"term", "worker_address", b"worker_address", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -803,6 +815,45 @@ class ListPoolsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPoolsResponse: _TypeAlias = ListPoolsResponse  # noqa: Y015
+
+@_typing.final
+class AttendRequest(_message.Message):
+    """AttendRequest names a scheduler."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULER_ID_FIELD_NUMBER: _builtins.int
+    scheduler_id: _builtins.str
+    """Whom the caller takes the called process for."""
+    def __init__(
+        self,
+        *,
+        scheduler_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scheduler_id", b"scheduler_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttendRequest: _TypeAlias = AttendRequest  # noqa: Y015
+
+@_typing.final
+class AttendResponse(_message.Message):
+    """AttendResponse says that this is the one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttendResponse: _TypeAlias = AttendResponse  # noqa: Y015
 
 @_typing.final
 class SetWorkerRoleRequest(_message.Message):

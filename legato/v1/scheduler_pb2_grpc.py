@@ -55,6 +55,11 @@ class SchedulerServiceStub(object):
                 request_serializer=legato_dot_v1_dot_scheduler__pb2.ListPoolsRequest.SerializeToString,
                 response_deserializer=legato_dot_v1_dot_scheduler__pb2.ListPoolsResponse.FromString,
                 _registered_method=True)
+        self.Attend = channel.unary_stream(
+                '/legato.v1.SchedulerService/Attend',
+                request_serializer=legato_dot_v1_dot_scheduler__pb2.AttendRequest.SerializeToString,
+                response_deserializer=legato_dot_v1_dot_scheduler__pb2.AttendResponse.FromString,
+                _registered_method=True)
         self.SetWorkerRole = channel.unary_unary(
                 '/legato.v1.SchedulerService/SetWorkerRole',
                 request_serializer=legato_dot_v1_dot_scheduler__pb2.SetWorkerRoleRequest.SerializeToString,
@@ -74,7 +79,8 @@ class SchedulerServiceServicer(object):
         another stream says of the call is ignored. When the stream ends, calls of the gateway that are still queued are
         forgotten and running ones are counted as lost; a gateway that comes back announces both again (`attempt` and
         `worker_id` say which were running).
-        Fails with INVALID_ARGUMENT or UNAVAILABLE / NOT_LEADER.
+        The scheduler says its term at once; whoever knows of a later one leaves it.
+        Fails with INVALID_ARGUMENT, UNAVAILABLE / NOT_LEADER, or FAILED_PRECONDITION / STALE_TERM.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +103,15 @@ class SchedulerServiceServicer(object):
     def ListPools(self, request, context):
         """ListPools returns what the KV pools say of themselves; pools that do not answer within a second are left out.
         Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Attend(self, request, context):
+        """Attend is held by a scheduler that stands by, so that it learns at once when the leader's process dies. One response
+        comes at the start; the stream ends with the process. Fails with NOT_FOUND / SCHEDULER_NOT_FOUND if another process
+        lives at the address now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +146,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ListPools,
                     request_deserializer=legato_dot_v1_dot_scheduler__pb2.ListPoolsRequest.FromString,
                     response_serializer=legato_dot_v1_dot_scheduler__pb2.ListPoolsResponse.SerializeToString,
+            ),
+            'Attend': grpc.unary_stream_rpc_method_handler(
+                    servicer.Attend,
+                    request_deserializer=legato_dot_v1_dot_scheduler__pb2.AttendRequest.FromString,
+                    response_serializer=legato_dot_v1_dot_scheduler__pb2.AttendResponse.SerializeToString,
             ),
             'SetWorkerRole': grpc.unary_unary_rpc_method_handler(
                     servicer.SetWorkerRole,
@@ -247,6 +267,33 @@ class SchedulerService(object):
             '/legato.v1.SchedulerService/ListPools',
             legato_dot_v1_dot_scheduler__pb2.ListPoolsRequest.SerializeToString,
             legato_dot_v1_dot_scheduler__pb2.ListPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/legato.v1.SchedulerService/Attend',
+            legato_dot_v1_dot_scheduler__pb2.AttendRequest.SerializeToString,
+            legato_dot_v1_dot_scheduler__pb2.AttendResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,8 @@ class SchedulerServiceStub:
     another stream says of the call is ignored. When the stream ends, calls of the gateway that are still queued are
     forgotten and running ones are counted as lost; a gateway that comes back announces both again (`attempt` and
     `worker_id` say which were running).
-    Fails with INVALID_ARGUMENT or UNAVAILABLE / NOT_LEADER.
+    The scheduler says its term at once; whoever knows of a later one leaves it.
+    Fails with INVALID_ARGUMENT, UNAVAILABLE / NOT_LEADER, or FAILED_PRECONDITION / STALE_TERM.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListWorkersRequest, _scheduler_pb2.ListWorkersResponse]
     """ListWorkers returns the workers that the scheduler knows, with their load. Idempotent."""
@@ -33,6 +34,11 @@ class SchedulerServiceStub:
     ListPools: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListPoolsRequest, _scheduler_pb2.ListPoolsResponse]
     """ListPools returns what the KV pools say of themselves; pools that do not answer within a second are left out.
     Idempotent.
+    """
+    Attend: _aio.UnaryStreamMultiCallable[_scheduler_pb2.AttendRequest, _scheduler_pb2.AttendResponse]
+    """Attend is held by a scheduler that stands by, so that it learns at once when the leader's process dies. One response
+    comes at the start; the stream ends with the process. Fails with NOT_FOUND / SCHEDULER_NOT_FOUND if another process
+    lives at the address now.
     """
     SetWorkerRole: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.SetWorkerRoleRequest, _scheduler_pb2.SetWorkerRoleResponse]
     """SetWorkerRole changes what a worker is for, without losing a call. Idempotent. Fails with NOT_FOUND."""
@@ -53,7 +59,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         another stream says of the call is ignored. When the stream ends, calls of the gateway that are still queued are
         forgotten and running ones are counted as lost; a gateway that comes back announces both again (`attempt` and
         `worker_id` say which were running).
-        Fails with INVALID_ARGUMENT or UNAVAILABLE / NOT_LEADER.
+        The scheduler says its term at once; whoever knows of a later one leaves it.
+        Fails with INVALID_ARGUMENT, UNAVAILABLE / NOT_LEADER, or FAILED_PRECONDITION / STALE_TERM.
         """
 
     @_abc_1.abstractmethod
@@ -80,6 +87,17 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_scheduler_pb2.ListPoolsResponse]:
         """ListPools returns what the KV pools say of themselves; pools that do not answer within a second are left out.
         Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def Attend(
+        self,
+        request: _scheduler_pb2.AttendRequest,
+        context: _aio.ServicerContext[_scheduler_pb2.AttendRequest, _abc.AsyncIterator[_scheduler_pb2.AttendResponse]],
+    ) -> _abc.AsyncIterator[_scheduler_pb2.AttendResponse]:
+        """Attend is held by a scheduler that stands by, so that it learns at once when the leader's process dies. One response
+        comes at the start; the stream ends with the process. Fails with NOT_FOUND / SCHEDULER_NOT_FOUND if another process
+        lives at the address now.
         """
 
     @_abc_1.abstractmethod

@@ -26,7 +26,7 @@ from legato.v1 import call_pb2 as legato_dot_v1_dot_call__pb2
 from legato.v1 import kv_pb2 as legato_dot_v1_dot_kv__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16legato/v1/worker.proto\x12\tlegato.v1\x1a\x14legato/v1/call.proto\x1a\x12legato/v1/kv.proto\"5\n\x0eSetRoleRequest\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.legato.v1.WorkerRole\"\x11\n\x0fSetRoleResponse\"\x11\n\x0f\x44\x65scribeRequest\"E\n\x10\x44\x65scribeResponse\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.legato.v1.WorkerDescription\"\xcd\x02\n\x11WorkerDescription\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nmodel_path\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x05 \x01(\t\x12\x15\n\rmax_model_len\x18\x06 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x07 \x01(\r\x12\x1e\n\x16max_num_batched_tokens\x18\x08 \x01(\r\x12\x12\n\nblock_size\x18\t \x01(\r\x12\x12\n\nnum_blocks\x18\n \x01(\r\x12\x0f\n\x07pool_id\x18\x0b \x01(\t\x12\x17\n\x0fkv_namespace_id\x18\x0c \x01(\t\x12\x16\n\x0ekv_block_bytes\x18\r \x01(\x04\x12#\n\x04role\x18\x0e \x01(\x0e\x32\x15.legato.v1.WorkerRole\"\x9b\x01\n\x0fGenerateRequest\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.legato.v1.StartCallH\x00\x12%\n\x05\x61\x62ort\x18\x02 \x01(\x0b\x32\x14.legato.v1.AbortCallH\x00\x12/\n\nprioritize\x18\x03 \x01(\x0b\x32\x19.legato.v1.PrioritizeCallH\x00\x42\t\n\x07\x63ommand\"\xdc\x03\n\tStartCall\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12)\n\x08identity\x18\x02 \x01(\x0b\x32\x17.legato.v1.CallIdentity\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\r\x12\x1a\n\x12num_resumed_tokens\x18\x04 \x01(\r\x12%\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.legato.v1.Sampling\x12)\n\nconstraint\x18\x06 \x01(\x0b\x32\x15.legato.v1.Constraint\x12\x1e\n\x05tools\x18\x07 \x03(\x0b\x32\x0f.legato.v1.Tool\x12*\n\x0btool_choice\x18\x08 \x01(\x0b\x32\x15.legato.v1.ToolChoice\x12\x1b\n\x13parallel_tool_calls\x18\t \x01(\x08\x12\x17\n\x0fparse_reasoning\x18\n \x01(\x08\x12\x10\n\x08priority\x18\x0b \x01(\x05\x12\x12\n\ncache_salt\x18\x0c \x01(\t\x12\x17\n\x0fstream_interval\x18\r \x01(\r\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x19\n\x11num_resumed_chars\x18\x0f \x01(\r\x12\x1d\n\x02kv\x18\x10 \x01(\x0b\x32\x11.legato.v1.KVPlan\"\x19\n\tAbortCall\x12\x0c\n\x04slot\x18\x01 \x01(\x04\"0\n\x0ePrioritizeCall\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\x10\n\x08priority\x18\x02 \x01(\x05\":\n\x10GenerateResponse\x12&\n\x07outputs\x18\x01 \x03(\x0b\x32\x15.legato.v1.CallOutput\"\xd5\x01\n\nCallOutput\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x11\n\treasoning\x18\x05 \x01(\t\x12\'\n\ntool_calls\x18\x06 \x03(\x0b\x32\x13.legato.v1.ToolCall\x12)\n\x08logprobs\x18\x07 \x03(\x0b\x32\x17.legato.v1.TokenLogprob\x12!\n\x06\x66inish\x18\x08 \x01(\x0b\x32\x11.legato.v1.Finish\"\xb2\x01\n\x06\x46inish\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.legato.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12\x1f\n\x05usage\x18\x03 \x01(\x0b\x32\x10.legato.v1.Usage\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.legato.v1.Timings\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12\x15\n\rerror_message\x18\x06 \x01(\t\"\x0e\n\x0cWatchRequest\"\x88\x01\n\rWatchResponse\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.legato.v1.WorkerDescription\x12\x1d\n\x04load\x18\x02 \x01(\x0b\x32\x0f.legato.v1.Load\x12%\n\x05\x63\x61\x63he\x18\x03 \x01(\x0b\x32\x16.legato.v1.CacheUpdate\"\x81\x02\n\x04Load\x12\x13\n\x0bnum_running\x18\x01 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x02 \x01(\r\x12\x10\n\x08kv_usage\x18\x03 \x01(\x02\x12\x17\n\x0fnum_preemptions\x18\x04 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x04\x12\x15\n\rcached_tokens\x18\x06 \x01(\x04\x12\x18\n\x10generated_tokens\x18\x07 \x01(\x04\x12\x11\n\tnum_steps\x18\x08 \x01(\x04\x12\x14\n\x0cstep_seconds\x18\t \x01(\x01\x12!\n\x19prefill_tokens_per_second\x18\n \x01(\x01\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\"=\n\x0b\x43\x61\x63heUpdate\x12\r\n\x05reset\x18\x01 \x01(\x08\x12\x0e\n\x06stored\x18\x02 \x03(\x06\x12\x0f\n\x07removed\x18\x03 \x03(\x06\x32\x9d\x02\n\rWorkerService\x12\x43\n\x08\x44\x65scribe\x12\x1a.legato.v1.DescribeRequest\x1a\x1b.legato.v1.DescribeResponse\x12G\n\x08Generate\x12\x1a.legato.v1.GenerateRequest\x1a\x1b.legato.v1.GenerateResponse(\x01\x30\x01\x12<\n\x05Watch\x12\x17.legato.v1.WatchRequest\x1a\x18.legato.v1.WatchResponse0\x01\x12@\n\x07SetRole\x12\x19.legato.v1.SetRoleRequest\x1a\x1a.legato.v1.SetRoleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16legato/v1/worker.proto\x12\tlegato.v1\x1a\x14legato/v1/call.proto\x1a\x12legato/v1/kv.proto\"C\n\x0eSetRoleRequest\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x15.legato.v1.WorkerRole\x12\x0c\n\x04term\x18\x02 \x01(\x04\"\x11\n\x0fSetRoleResponse\"\x11\n\x0f\x44\x65scribeRequest\"E\n\x10\x44\x65scribeResponse\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.legato.v1.WorkerDescription\"\xcd\x02\n\x11WorkerDescription\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nmodel_path\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x05 \x01(\t\x12\x15\n\rmax_model_len\x18\x06 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x07 \x01(\r\x12\x1e\n\x16max_num_batched_tokens\x18\x08 \x01(\r\x12\x12\n\nblock_size\x18\t \x01(\r\x12\x12\n\nnum_blocks\x18\n \x01(\r\x12\x0f\n\x07pool_id\x18\x0b \x01(\t\x12\x17\n\x0fkv_namespace_id\x18\x0c \x01(\t\x12\x16\n\x0ekv_block_bytes\x18\r \x01(\x04\x12#\n\x04role\x18\x0e \x01(\x0e\x32\x15.legato.v1.WorkerRole\"\x9b\x01\n\x0fGenerateRequest\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.legato.v1.StartCallH\x00\x12%\n\x05\x61\x62ort\x18\x02 \x01(\x0b\x32\x14.legato.v1.AbortCallH\x00\x12/\n\nprioritize\x18\x03 \x01(\x0b\x32\x19.legato.v1.PrioritizeCallH\x00\x42\t\n\x07\x63ommand\"\xea\x03\n\tStartCall\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12)\n\x08identity\x18\x02 \x01(\x0b\x32\x17.legato.v1.CallIdentity\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\r\x12\x1a\n\x12num_resumed_tokens\x18\x04 \x01(\r\x12%\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.legato.v1.Sampling\x12)\n\nconstraint\x18\x06 \x01(\x0b\x32\x15.legato.v1.Constraint\x12\x1e\n\x05tools\x18\x07 \x03(\x0b\x32\x0f.legato.v1.Tool\x12*\n\x0btool_choice\x18\x08 \x01(\x0b\x32\x15.legato.v1.ToolChoice\x12\x1b\n\x13parallel_tool_calls\x18\t \x01(\x08\x12\x17\n\x0fparse_reasoning\x18\n \x01(\x08\x12\x10\n\x08priority\x18\x0b \x01(\x05\x12\x12\n\ncache_salt\x18\x0c \x01(\t\x12\x17\n\x0fstream_interval\x18\r \x01(\r\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x19\n\x11num_resumed_chars\x18\x0f \x01(\r\x12\x1d\n\x02kv\x18\x10 \x01(\x0b\x32\x11.legato.v1.KVPlan\x12\x0c\n\x04term\x18\x11 \x01(\x04\"\x19\n\tAbortCall\x12\x0c\n\x04slot\x18\x01 \x01(\x04\"0\n\x0ePrioritizeCall\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\x10\n\x08priority\x18\x02 \x01(\x05\":\n\x10GenerateResponse\x12&\n\x07outputs\x18\x01 \x03(\x0b\x32\x15.legato.v1.CallOutput\"\xd5\x01\n\nCallOutput\x12\x0c\n\x04slot\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x11\n\treasoning\x18\x05 \x01(\t\x12\'\n\ntool_calls\x18\x06 \x03(\x0b\x32\x13.legato.v1.ToolCall\x12)\n\x08logprobs\x18\x07 \x03(\x0b\x32\x17.legato.v1.TokenLogprob\x12!\n\x06\x66inish\x18\x08 \x01(\x0b\x32\x11.legato.v1.Finish\"\xc0\x01\n\x06\x46inish\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.legato.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12\x1f\n\x05usage\x18\x03 \x01(\x0b\x32\x10.legato.v1.Usage\x12#\n\x07timings\x18\x04 \x01(\x0b\x32\x12.legato.v1.Timings\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\x12\x15\n\rerror_message\x18\x06 \x01(\t\x12\x0c\n\x04term\x18\x07 \x01(\x04\"\x1c\n\x0cWatchRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\"\x88\x01\n\rWatchResponse\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1c.legato.v1.WorkerDescription\x12\x1d\n\x04load\x18\x02 \x01(\x0b\x32\x0f.legato.v1.Load\x12%\n\x05\x63\x61\x63he\x18\x03 \x01(\x0b\x32\x16.legato.v1.CacheUpdate\"\x81\x02\n\x04Load\x12\x13\n\x0bnum_running\x18\x01 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x02 \x01(\r\x12\x10\n\x08kv_usage\x18\x03 \x01(\x02\x12\x17\n\x0fnum_preemptions\x18\x04 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x04\x12\x15\n\rcached_tokens\x18\x06 \x01(\x04\x12\x18\n\x10generated_tokens\x18\x07 \x01(\x04\x12\x11\n\tnum_steps\x18\x08 \x01(\x04\x12\x14\n\x0cstep_seconds\x18\t \x01(\x01\x12!\n\x19prefill_tokens_per_second\x18\n \x01(\x01\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\"=\n\x0b\x43\x61\x63heUpdate\x12\r\n\x05reset\x18\x01 \x01(\x08\x12\x0e\n\x06stored\x18\x02 \x03(\x06\x12\x0f\n\x07removed\x18\x03 \x03(\x06\x32\x9d\x02\n\rWorkerService\x12\x43\n\x08\x44\x65scribe\x12\x1a.legato.v1.DescribeRequest\x1a\x1b.legato.v1.DescribeResponse\x12G\n\x08Generate\x12\x1a.legato.v1.GenerateRequest\x1a\x1b.legato.v1.GenerateResponse(\x01\x30\x01\x12<\n\x05Watch\x12\x17.legato.v1.WatchRequest\x1a\x18.legato.v1.WatchResponse0\x01\x12@\n\x07SetRole\x12\x19.legato.v1.SetRoleRequest\x1a\x1a.legato.v1.SetRoleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,37 +34,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'legato.v1.worker_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SETROLEREQUEST']._serialized_start=79
-  _globals['_SETROLEREQUEST']._serialized_end=132
-  _globals['_SETROLERESPONSE']._serialized_start=134
-  _globals['_SETROLERESPONSE']._serialized_end=151
-  _globals['_DESCRIBEREQUEST']._serialized_start=153
-  _globals['_DESCRIBEREQUEST']._serialized_end=170
-  _globals['_DESCRIBERESPONSE']._serialized_start=172
-  _globals['_DESCRIBERESPONSE']._serialized_end=241
-  _globals['_WORKERDESCRIPTION']._serialized_start=244
-  _globals['_WORKERDESCRIPTION']._serialized_end=577
-  _globals['_GENERATEREQUEST']._serialized_start=580
-  _globals['_GENERATEREQUEST']._serialized_end=735
-  _globals['_STARTCALL']._serialized_start=738
-  _globals['_STARTCALL']._serialized_end=1214
-  _globals['_ABORTCALL']._serialized_start=1216
-  _globals['_ABORTCALL']._serialized_end=1241
-  _globals['_PRIORITIZECALL']._serialized_start=1243
-  _globals['_PRIORITIZECALL']._serialized_end=1291
-  _globals['_GENERATERESPONSE']._serialized_start=1293
-  _globals['_GENERATERESPONSE']._serialized_end=1351
-  _globals['_CALLOUTPUT']._serialized_start=1354
-  _globals['_CALLOUTPUT']._serialized_end=1567
-  _globals['_FINISH']._serialized_start=1570
-  _globals['_FINISH']._serialized_end=1748
-  _globals['_WATCHREQUEST']._serialized_start=1750
-  _globals['_WATCHREQUEST']._serialized_end=1764
-  _globals['_WATCHRESPONSE']._serialized_start=1767
-  _globals['_WATCHRESPONSE']._serialized_end=1903
-  _globals['_LOAD']._serialized_start=1906
-  _globals['_LOAD']._serialized_end=2163
-  _globals['_CACHEUPDATE']._serialized_start=2165
-  _globals['_CACHEUPDATE']._serialized_end=2226
-  _globals['_WORKERSERVICE']._serialized_start=2229
-  _globals['_WORKERSERVICE']._serialized_end=2514
+  _globals['_SETROLEREQUEST']._serialized_end=146
+  _globals['_SETROLERESPONSE']._serialized_start=148
+  _globals['_SETROLERESPONSE']._serialized_end=165
+  _globals['_DESCRIBEREQUEST']._serialized_start=167
+  _globals['_DESCRIBEREQUEST']._serialized_end=184
+  _globals['_DESCRIBERESPONSE']._serialized_start=186
+  _globals['_DESCRIBERESPONSE']._serialized_end=255
+  _globals['_WORKERDESCRIPTION']._serialized_start=258
+  _globals['_WORKERDESCRIPTION']._serialized_end=591
+  _globals['_GENERATEREQUEST']._serialized_start=594
+  _globals['_GENERATEREQUEST']._serialized_end=749
+  _globals['_STARTCALL']._serialized_start=752
+  _globals['_STARTCALL']._serialized_end=1242
+  _globals['_ABORTCALL']._serialized_start=1244
+  _globals['_ABORTCALL']._serialized_end=1269
+  _globals['_PRIORITIZECALL']._serialized_start=1271
+  _globals['_PRIORITIZECALL']._serialized_end=1319
+  _globals['_GENERATERESPONSE']._serialized_start=1321
+  _globals['_GENERATERESPONSE']._serialized_end=1379
+  _globals['_CALLOUTPUT']._serialized_start=1382
+  _globals['_CALLOUTPUT']._serialized_end=1595
+  _globals['_FINISH']._serialized_start=1598
+  _globals['_FINISH']._serialized_end=1790
+  _globals['_WATCHREQUEST']._serialized_start=1792
+  _globals['_WATCHREQUEST']._serialized_end=1820
+  _globals['_WATCHRESPONSE']._serialized_start=1823
+  _globals['_WATCHRESPONSE']._serialized_end=1959
+  _globals['_LOAD']._serialized_start=1962
+  _globals['_LOAD']._serialized_end=2219
+  _globals['_CACHEUPDATE']._serialized_start=2221
+  _globals['_CACHEUPDATE']._serialized_end=2282
+  _globals['_WORKERSERVICE']._serialized_start=2285
+  _globals['_WORKERSERVICE']._serialized_end=2570
 # @@protoc_insertion_point(module_scope)

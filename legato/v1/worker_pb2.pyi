@@ -27,16 +27,20 @@ class SetRoleRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     role: _kv_pb2.WorkerRole.ValueType
     """From now on."""
+    term: _builtins.int
+    """The scheduler's; 0: not known, which is never stale."""
     def __init__(
         self,
         *,
         role: _kv_pb2.WorkerRole.ValueType = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +238,7 @@ class StartCall(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     NUM_RESUMED_CHARS_FIELD_NUMBER: _builtins.int
     KV_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     """Names the call on this stream from now on; chosen by the gateway, never used twice on a stream."""
     num_resumed_tokens: _builtins.int
@@ -256,6 +261,8 @@ class StartCall(_message.Message):
     """Characters (Unicode code points) of `text` that were received from earlier attempts: where the text of this one
     begins. Text may lag behind the tokens, so it does not follow from `num_resumed_tokens`; 0: the worker estimates it.
     """
+    term: _builtins.int
+    """In which the scheduler decided that it runs here; 0: not known, which is never stale."""
     @_builtins.property
     def identity(self) -> _call_pb2.CallIdentity:
         """Whose call this is."""
@@ -303,10 +310,11 @@ class StartCall(_message.Message):
         traceparent: _builtins.str = ...,
         num_resumed_chars: _builtins.int = ...,
         kv: _kv_pb2.KVPlan | None = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "identity", b"identity", "kv", b"kv", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "constraint", b"constraint", "identity", b"identity", "kv", b"kv", "num_resumed_chars", b"num_resumed_chars", "num_resumed_tokens", b"num_resumed_tokens", "parallel_tool_calls", b"parallel_tool_calls", "parse_reasoning", b"parse_reasoning", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "slot", b"slot", "stream_interval", b"stream_interval", "tool_choice", b"tool_choice", "tools", b"tools", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "constraint", b"constraint", "identity", b"identity", "kv", b"kv", "num_resumed_chars", b"num_resumed_chars", "num_resumed_tokens", b"num_resumed_tokens", "parallel_tool_calls", b"parallel_tool_calls", "parse_reasoning", b"parse_reasoning", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "slot", b"slot", "stream_interval", b"stream_interval", "term", b"term", "tool_choice", b"tool_choice", "tools", b"tools", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -456,6 +464,7 @@ class Finish(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     ERROR_REASON_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     reason: _call_pb2.FinishReason.ValueType
     """Why."""
     stop: _builtins.str
@@ -464,6 +473,8 @@ class Finish(_message.Message):
     """With FINISH_REASON_ERROR: the reason of the error table ("INVALID_ARGUMENT", "INTERNAL", ...)."""
     error_message: _builtins.str
     """With FINISH_REASON_ERROR: what to tell the caller."""
+    term: _builtins.int
+    """With STALE_TERM: the greatest that the worker has heard. The call was not begun."""
     @_builtins.property
     def usage(self) -> _call_pb2.Usage:
         """Tokens used, output of earlier attempts included."""
@@ -481,10 +492,11 @@ class Finish(_message.Message):
         timings: _call_pb2.Timings | None = ...,
         error_reason: _builtins.str = ...,
         error_message: _builtins.str = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "error_reason", b"error_reason", "reason", b"reason", "stop", b"stop", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "error_reason", b"error_reason", "reason", b"reason", "stop", b"stop", "term", b"term", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,16 +504,21 @@ Global___Finish: _TypeAlias = Finish  # noqa: Y015
 
 @_typing.final
 class WatchRequest(_message.Message):
-    """WatchRequest has no parameters."""
+    """WatchRequest says who watches."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    TERM_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    """The scheduler's; 0: not known, which is never stale."""
     def __init__(
         self,
+        *,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class WorkerServiceStub(object):
     """WorkerService is served by each worker; gateways generate, schedulers watch.
+
+    Terms: each scheduler that leads does so in a term, of a greater number than any before (docs/decisions/0015). A worker
+    remembers the greatest that it has heard, from schedulers and with calls, and obeys no earlier one: STALE_TERM, with the
+    greatest as `term` in the metadata, or in the finish of a call.
     """
 
     def __init__(self, channel):
@@ -59,6 +63,10 @@ class WorkerServiceStub(object):
 
 class WorkerServiceServicer(object):
     """WorkerService is served by each worker; gateways generate, schedulers watch.
+
+    Terms: each scheduler that leads does so in a term, of a greater number than any before (docs/decisions/0015). A worker
+    remembers the greatest that it has heard, from schedulers and with calls, and obeys no earlier one: STALE_TERM, with the
+    greatest as `term` in the metadata, or in the finish of a call.
     """
 
     def Describe(self, request, context):
@@ -82,7 +90,8 @@ class WorkerServiceServicer(object):
     def Watch(self, request, context):
         """Watch pushes the worker's load and the changes of its prefix cache. The first response holds the whole state
         (`description`, `load`, `cache` with `reset`); later ones what changed, at most 20 a second. Ends with
-        UNAVAILABLE / ENGINE_DEAD as soon as the engine is found dead.
+        UNAVAILABLE / ENGINE_DEAD as soon as the engine is found dead, with FAILED_PRECONDITION / STALE_TERM as soon as a
+        later term is heard of.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +99,7 @@ class WorkerServiceServicer(object):
 
     def SetRole(self, request, context):
         """SetRole changes what the worker is for; calls that run go on. Watchers get the new description. Idempotent.
+        Fails with INVALID_ARGUMENT or FAILED_PRECONDITION / STALE_TERM.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +138,10 @@ def add_WorkerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class WorkerService(object):
     """WorkerService is served by each worker; gateways generate, schedulers watch.
+
+    Terms: each scheduler that leads does so in a term, of a greater number than any before (docs/decisions/0015). A worker
+    remembers the greatest that it has heard, from schedulers and with calls, and obeys no earlier one: STALE_TERM, with the
+    greatest as `term` in the metadata, or in the finish of a call.
     """
 
     @staticmethod

@@ -13,7 +13,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """WorkerService is served by each worker; gateways generate, schedulers watch."""
+    """WorkerService is served by each worker; gateways generate, schedulers watch.
+
+    Terms: each scheduler that leads does so in a term, of a greater number than any before (docs/decisions/0015). A worker
+    remembers the greatest that it has heard, from schedulers and with calls, and obeys no earlier one: STALE_TERM, with the
+    greatest as `term` in the metadata, or in the finish of a call.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_worker_pb2.DescribeRequest, _worker_pb2.DescribeResponse]
@@ -28,13 +33,21 @@ class WorkerServiceStub:
     Watch: _aio.UnaryStreamMultiCallable[_worker_pb2.WatchRequest, _worker_pb2.WatchResponse]
     """Watch pushes the worker's load and the changes of its prefix cache. The first response holds the whole state
     (`description`, `load`, `cache` with `reset`); later ones what changed, at most 20 a second. Ends with
-    UNAVAILABLE / ENGINE_DEAD as soon as the engine is found dead.
+    UNAVAILABLE / ENGINE_DEAD as soon as the engine is found dead, with FAILED_PRECONDITION / STALE_TERM as soon as a
+    later term is heard of.
     """
     SetRole: _aio.UnaryUnaryMultiCallable[_worker_pb2.SetRoleRequest, _worker_pb2.SetRoleResponse]
-    """SetRole changes what the worker is for; calls that run go on. Watchers get the new description. Idempotent."""
+    """SetRole changes what the worker is for; calls that run go on. Watchers get the new description. Idempotent.
+    Fails with INVALID_ARGUMENT or FAILED_PRECONDITION / STALE_TERM.
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """WorkerService is served by each worker; gateways generate, schedulers watch."""
+    """WorkerService is served by each worker; gateways generate, schedulers watch.
+
+    Terms: each scheduler that leads does so in a term, of a greater number than any before (docs/decisions/0015). A worker
+    remembers the greatest that it has heard, from schedulers and with calls, and obeys no earlier one: STALE_TERM, with the
+    greatest as `term` in the metadata, or in the finish of a call.
+    """
 
     @_abc_1.abstractmethod
     def Describe(
@@ -65,7 +78,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_worker_pb2.WatchResponse]:
         """Watch pushes the worker's load and the changes of its prefix cache. The first response holds the whole state
         (`description`, `load`, `cache` with `reset`); later ones what changed, at most 20 a second. Ends with
-        UNAVAILABLE / ENGINE_DEAD as soon as the engine is found dead.
+        UNAVAILABLE / ENGINE_DEAD as soon as the engine is found dead, with FAILED_PRECONDITION / STALE_TERM as soon as a
+        later term is heard of.
         """
 
     @_abc_1.abstractmethod
@@ -74,6 +88,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.SetRoleRequest,
         context: _aio.ServicerContext[_worker_pb2.SetRoleRequest, _abc.Awaitable[_worker_pb2.SetRoleResponse]],
     ) -> _abc.Awaitable[_worker_pb2.SetRoleResponse]:
-        """SetRole changes what the worker is for; calls that run go on. Watchers get the new description. Idempotent."""
+        """SetRole changes what the worker is for; calls that run go on. Watchers get the new description. Idempotent.
+        Fails with INVALID_ARGUMENT or FAILED_PRECONDITION / STALE_TERM.
+        """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _aio.Server) -> None: ...

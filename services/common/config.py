@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 SECTIONS = (
-    *("cluster", "registry", "state", "telemetry", "gateway", "scheduler", "workflow", "worker", "simulated"),
+    *("cluster", "tls", "registry", "state", "telemetry", "gateway", "scheduler", "workflow", "worker", "simulated"),
     *("kvpool", "bench"),
 )
 """Every section a settings file may have."""
@@ -24,9 +24,13 @@ SECTIONS = (
 PREFIX = "LEGATO_"
 DEFAULT_FILE = "legato.toml"
 _NO_SETTINGS = frozenset(
-    f"{PREFIX}{name}" for name in ("CONFIG", "ADDRESS", "HTTP", "PROGRAM_ID", "TENANT", "WORKFLOW")
+    f"{PREFIX}{name}"
+    for name in (
+        *("CONFIG", "ADDRESS", "HTTP", "PROGRAM_ID", "TENANT", "WORKFLOW", "API_KEY", "CA_FILE"),
+        *("HOME", "SITE", "JOB_DIR"),
+    )
 )
-"""Variables that name the file, or are for clients."""
+"""Variables that name the file, or are for clients or batch scripts."""
 
 
 class Section(BaseModel):
@@ -46,6 +50,18 @@ class ClusterSection(Section):
     """How long a service that was asked to stop lets its calls finish."""
 
 
+class TlsSection(Section):
+    """Who a service is to the others of its cluster, by certificates that `legato certs` makes. All empty: services
+    talk plain text to whoever calls."""
+
+    ca_file: str = ""
+    """Certificate of the cluster's own authority."""
+    cert_file: str = ""
+    """This service's certificate. "{service}" stands for its name: gateway, scheduler, kvpool, workflow or worker."""
+    key_file: str = ""
+    """Its key, likewise."""
+
+
 class RegistrySection(Section):
     """Where services find each other."""
 
@@ -56,8 +72,9 @@ class RegistrySection(Section):
     user: str = ""
     password: SecretStr = SecretStr("")
     ca_file: str = ""
-    """PEM files for TLS; empty: plain text."""
+    """Who vouches for etcd; empty: plain text."""
     cert_file: str = ""
+    """What we show to etcd, with its key; empty: the certificate of [tls], if there is one."""
     key_file: str = ""
 
 
@@ -66,7 +83,13 @@ class StateSection(Section):
 
     url: str = ""
     """redis://host:port/db, rediss:// for TLS, unix:// for a socket. Empty: a store inside the process."""
+    user: str = ""
     password: SecretStr = SecretStr("")
+    ca_file: str = ""
+    """Who vouches for Redis, with rediss://; empty: whom this host trusts."""
+    cert_file: str = ""
+    """What we show to Redis, with its key; empty: the certificate of [tls], if there is one."""
+    key_file: str = ""
     timeout_seconds: float = Field(default=1.0, gt=0)
     """Bound on one command."""
 
@@ -77,7 +100,7 @@ class TelemetrySection(Section):
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field(default="json", pattern="^(json|text)$")
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    """Port of this process's /metrics; 0: none (the gateway always serves its own on its HTTP port)."""
+    """Port of this process's /metrics and /readyz; 0: none (the gateway always serves its own on its HTTP port)."""
     otlp_endpoint: str = ""
     """host:port of an OTLP/gRPC collector; empty: no traces leave the process."""
     sample_ratio: float = Field(default=1.0, ge=0, le=1)

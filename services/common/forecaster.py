@@ -36,7 +36,7 @@ class Forecaster:
     async def _listen(self, member: Member) -> bool:
         """Hold one stream until it ends; whether it said anything."""
         heard = False
-        async with rpc.channel(member.address) as channel:
+        async with rpc.channel(member.address, "workflow") as channel:
             stream = workflow_pb2_grpc.WorkflowServiceStub(channel).WatchForecasts(workflow_pb2.WatchForecastsRequest())
             try:
                 async for response in stream:

@@ -7,6 +7,7 @@ closed in the RPC's own task: whatever its `finally` does has happened when the 
 
 It also counts live RPCs, for draining: gRPC's own graceful stop ends RPCs that come late with CANCELLED or UNAVAILABLE
 as it happens, and answers no health check. RPCs of gRPC itself (health, reflection) are neither counted nor refused.
+A guard is asked before each handler.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from opentelemetry import context as trace_context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from services.common import rpc, telemetry
+from services.common.access import Guard
 from services.common.errors import Failure, Reason
 
 _log = logging.getLogger(__name__)
@@ -39,9 +41,10 @@ _KINDS = {
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """The server interceptor."""
+    """The server interceptor. `guard`: says who may call what; None: everybody may call everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard | None = None) -> None:
+        self._guard = guard
         self._num_live = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -74,6 +77,8 @@ class Boundary(grpc.aio.ServerInterceptor):
                 try:
                     if ours and self._draining:
                         raise Failure(Reason.DRAINING, "the service is about to stop")
+                    if ours and self._guard is not None:
+                        self._guard(method, context)
                     return await behavior(request, context)
                 except grpc.aio.AbortError:
                     raise

@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from services.common import telemetry
+from services.common import telemetry, tls
 from services.common.errors import DOMAIN, Failure, Reason, reason_named
+from services.common.tls import Identity
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 STATUS_KEY: Final = "grpc-status-details-bin"
@@ -41,14 +42,23 @@ _NEAREST: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
     grpc.StatusCode.INVALID_ARGUMENT: Reason.INVALID_ARGUMENT,
     grpc.StatusCode.UNAUTHENTICATED: Reason.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED: Reason.PERMISSION_DENIED,
     grpc.StatusCode.UNAVAILABLE: Reason.UNAVAILABLE,
     grpc.StatusCode.UNIMPLEMENTED: Reason.METHOD_NOT_ALLOWED,
 }
 
 
-def channel(address: str) -> grpc.aio.Channel:
-    """A channel to another service of the cluster. Connects when first used and again, soon, when the peer is back."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+def channel(address: str, service: str = "", own: Identity | None = None) -> grpc.aio.Channel:
+    """A channel to another service of the cluster. Connects when first used and again, soon, when the peer is back.
+
+    `service`: which one; it must prove that, and we prove who we are: `own`, or else this process (tls.assume). A
+    process without an identity, and a socket on this host, talk plain text.
+    """
+    own = own or tls.own()
+    if own is None or address.startswith("unix:"):
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    options = (*CHANNEL_OPTIONS, *tls.channel_options(own, service))
+    return grpc.aio.secure_channel(address, tls.channel_credentials(own), options=options)
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:
@@ -86,6 +96,8 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], failure: Failure) -
 def failure_from(error: grpc.aio.AioRpcError) -> Failure:
     """The failure that the peer raised; for what is not Legato's, the reason nearest to the status code."""
     message = error.details() or error.code().name
+    if message.startswith("failed to connect") and message.endswith("Socket closed") and tls.own() is not None:
+        message += " (as it is by a peer that refuses our certificate; its log says why)"
     failure = Failure(_NEAREST.get(error.code(), Reason.INTERNAL), message)
     for key, value in error.trailing_metadata() or ():
         if key == STATUS_KEY:

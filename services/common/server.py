@@ -14,13 +14,15 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common import health, rpc, telemetry
-from services.common.config import ClusterSection, TelemetrySection
+from services.common import access, health, rpc, telemetry, tls
+from services.common.access import Guard
+from services.common.config import ClusterSection, TelemetrySection, TlsSection
 from services.common.interceptor import Boundary
 
 _log = logging.getLogger(__name__)
@@ -57,23 +59,44 @@ class GrpcServer:
         self._status.set_serving(serving)
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who comes in by a server's port. `credentials`: None: plain text. `guard`: None: all may call everything."""
+
+    credentials: grpc.ServerCredentials | None = None
+    guard: Guard | None = None
+
+
+def inside(own: tls.Identity | None) -> Door:
+    """The door of a service that other services call: they prove who they are, if we can."""
+    return Door() if own is None else Door(tls.server_credentials(own), access.guard_of(own))
+
+
 @contextlib.asynccontextmanager
 async def grpc_server(
-    add: Callable[[grpc.aio.Server], Sequence[str]], *, host: str, port: int, drain_seconds: float, unix_path: str = ""
+    add: Callable[[grpc.aio.Server], Sequence[str]],
+    *,
+    host: str,
+    port: int,
+    drain_seconds: float,
+    unix_path: str = "",
+    door: Door | None = None,
 ) -> AsyncGenerator[GrpcServer]:
     """Serve until the context is left.
 
-    `add` adds servicers and returns their full names. `unix_path`: of a socket that serves this host too. On the way
-    out: not healthy, `draining` set, new RPCs fail with DRAINING; live ones have `drain_seconds` to end and are then
-    cancelled. Raises OSError when the port or the path is taken.
+    `add` adds servicers and returns their full names. `unix_path`: of a socket that serves this host too. `door`: None:
+    for other services, as this process is set up. On the way out: not healthy, `draining` set, new RPCs fail with
+    DRAINING; live ones have `drain_seconds` to end and are then cancelled. Raises OSError when the port or the path is
+    taken.
     """
-    boundary = Boundary()
+    door = door or inside(tls.own())
+    boundary = Boundary(door.guard)
     server = grpc.aio.server(interceptors=(boundary,), options=_OPTIONS)
     names = add(server)
     status = health.Health(names)
     status.add_to(server)
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    bound = _bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    bound = _bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", door.credentials)
     if unix_path:
         _bind(server, f"unix:{unix_path}")
     await server.start()
@@ -94,9 +117,11 @@ async def grpc_server(
             await server.stop(grace_seconds)
 
 
-def _bind(server: grpc.aio.Server, address: str) -> int:
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
     """The port."""
     try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from None
@@ -108,16 +133,26 @@ class ProcessSettings(Protocol):
     @property
     def cluster(self) -> ClusterSection: ...
     @property
+    def tls(self) -> TlsSection: ...
+    @property
     def telemetry(self) -> TelemetrySection: ...
 
 
-def run(name: str, settings: ProcessSettings, service: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+def run(
+    name: str,
+    settings: ProcessSettings,
+    service: Callable[[], AbstractAsyncContextManager[object]],
+    *,
+    identity: str = "",
+) -> None:
     """Be the service `name` until SIGTERM or SIGINT, then leave its context; a second signal cancels at once.
 
+    `identity`: what it is in its certificate; empty: its name.
     Returns when the service ended as asked. Exits 1 when it failed or was cancelled.
     """
     telemetry.configure(settings.telemetry, name)
     try:
+        tls.assume(tls.identity(settings.tls, settings.cluster.name, identity or name))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(name, settings, service))
     except asyncio.CancelledError:
@@ -144,8 +179,8 @@ async def _serve(
     stop = _Stop()
     async with contextlib.AsyncExitStack() as stack:
         if settings.telemetry.metrics_port:
-            metrics = telemetry.serve_metrics(settings.cluster.host, settings.telemetry.metrics_port)
-            await stack.enter_async_context(metrics)
+            host, port = settings.cluster.host, settings.telemetry.metrics_port
+            await stack.enter_async_context(telemetry.serve_metrics(host, port, lambda: stop.serving))
         try:
             await stack.enter_async_context(service())
         except asyncio.CancelledError:
@@ -167,6 +202,11 @@ class _Stop:
         self._task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._receive)
+
+    @property
+    def serving(self) -> bool:
+        """It runs, and is not about to stop."""
+        return self.running and not self.asked.is_set()
 
     def _receive(self) -> None:
         if self._task is not None and (self.asked.is_set() or not self.running):

@@ -9,8 +9,9 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
+from services.common import access, tls
 from services.common.config import TelemetrySection
 from services.common.logs import CALL, JsonFormatter, TextFormatter
 
@@ -108,15 +110,36 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
 
 
+def _for_operators(own: tls.Identity) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def checked(request: web.Request) -> web.Response:
+        caller = tls.service_of(request.get_extra_info("peercert"), own.cluster)
+        if caller not in access.METRICS:
+            raise web.HTTPForbidden(reason=f"not for {caller or 'strangers'}: show the certificate of an operator")
+        return await metrics(request)
+
+    return checked
+
+
 @contextlib.asynccontextmanager
-async def serve_metrics(host: str, port: int) -> AsyncGenerator[int]:
-    """Serve /metrics; yields the port (which is another when `port` is 0)."""
+async def serve_metrics(host: str, port: int, ready: Callable[[], bool] = lambda: True) -> AsyncGenerator[int]:
+    """Serve /metrics, and /readyz: 200 while `ready`, else 503; yields the port (which is another when `port` is 0).
+
+    A process with an identity (tls.assume) serves them over TLS, and /metrics to operators only."""
+    own = tls.own()
+
+    async def tell_readiness(_: web.Request) -> web.Response:
+        return web.Response(status=200 if ready() else 503)
+
     app = web.Application()
-    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/metrics", metrics if own is None else _for_operators(own))
+    app.router.add_get("/readyz", tell_readiness)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        context = None if own is None else tls.context(own, server=True)
+        if context is not None:
+            context.verify_mode = ssl.CERT_OPTIONAL  # probes of /readyz have none
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

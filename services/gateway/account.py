@@ -15,8 +15,10 @@ from services.gateway.piece import Ending
 class Account:
     """One call's. It waits for a place from the beginning, and runs from `place` to `lose` or `hand_over`."""
 
-    def __init__(self, began: float, now: Callable[[], float]) -> None:
+    def __init__(self, began: float, now: Callable[[], float], *, resumed: bool = False) -> None:
+        """`resumed`: it was begun at another gateway, whose time nobody knows."""
         self.restarts = 0
+        self._resumed = resumed
         self._began = began
         self._now = now
         self._since = now()
@@ -107,7 +109,8 @@ class Account:
         metrics.COMPLETION_TOKENS.labels(model).inc(usage.completion_tokens)
         metrics.E2E.labels(model).observe(self._now() - self._began)
         metrics.QUEUE.labels(model).observe(timings.queue_seconds)
-        if usage.completion_tokens > 1 and timings.decode_seconds and not self.restarts:
+        whole = not self.restarts and not self._resumed
+        if usage.completion_tokens > 1 and timings.decode_seconds and whole:
             metrics.TPOT.labels(model).observe(timings.decode_seconds / (usage.completion_tokens - 1))
 
     def _lap(self) -> float:

@@ -36,7 +36,7 @@ async def boundary(
         failure = _refusal(request, error)
     except ConnectionResetError:
         metrics.ERRORS.labels("http", "cancelled").inc()
-        raise
+        return web.Response(status=Reason.CANCELLED.http_status)  # for nobody; raised on, it is logged as a bug
     except Exception as error:
         error_id = uuid.uuid4().hex[:12]
         _log.error("error %s in %s %s", error_id, request.method, request.path, exc_info=error)

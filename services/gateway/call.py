@@ -10,6 +10,8 @@ the next worker gets what was generated so far and goes on behind it, which the 
 A placement may be for the prefill alone (`plan.hand_off`): that worker generates one token and the call asks for its
 next place. The token is the call's first, with which the next worker goes on; where that could not go on as it would
 have been, the token is kept from the client until it is known that the call ended with it, and forgotten if not.
+
+A call that was begun at a gateway that died comes with what its client has of the output, as if its worker were lost.
 """
 
 from collections.abc import Callable
@@ -23,11 +25,12 @@ from services.gateway.chronicle import Chronicle
 from services.gateway.eta import aged
 from services.gateway.neighbours import CallKey, Log, Scheduler, Slot, Workers
 from services.gateway.piece import Ending, Pending, Piece, Said
+from services.gateway.request import Resume
 from services.gateway.resuming import holds_state
 
 _OVERDUE_SECONDS = 0.001
 """What is left of a deadline that has passed: 0 would be none."""
-_WORKER_TROUBLE = (Reason.ENGINE_DEAD, Reason.DRAINING, Reason.UNAVAILABLE)
+_WORKER_TROUBLE = (Reason.ENGINE_DEAD, Reason.DRAINING, Reason.UNAVAILABLE, Reason.STALE_TERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,10 @@ class Prepared:
     """The first call with this prompt, of those of one request."""
     content_key: bytes = b""
     """Keys the hash of its output."""
+    resume: Resume | None = None
+    """What the client has already."""
+    drawn_seed: int | None = None
+    """Chosen here."""
 
 
 class Call:
@@ -63,6 +70,7 @@ class Call:
     ) -> None:
         self.key: CallKey = (prepared.start.identity.program_id, prepared.start.identity.call_id)
         self.model = prepared.submit.model
+        self.drawn_seed = prepared.drawn_seed
         self.ending: Ending | None = None
         self.said: Said | None = None
         """Once it has ended well."""
@@ -70,10 +78,11 @@ class Call:
         self._prepared = prepared
         self._scheduler = scheduler
         self._workers = workers
-        self._chronicle = Chronicle(log, prepared.began, prepared.content_key)
+        resumed = prepared.resume.token_ids if prepared.resume else ()
+        self._chronicle = Chronicle(log, prepared.began, prepared.content_key, whole=not resumed)
         self._max_restarts = max_restarts
         self._wake = wake
-        self._account = Account(began, now)
+        self._account = Account(began, now, resumed=bool(resumed))
         self._began = began
         self._now = now
         self._attempt = 0
@@ -87,12 +96,14 @@ class Call:
         """Whether this attempt is to prefill only."""
         self._withheld = False
         """Whether its output is kept from the client until it is known what becomes of it."""
-        self._generated: list[int] = []
-        self._num_chars = 0
-        self._pending = Pending()
+        self._generated: list[int] = list(resumed)
+        self._num_resumed = len(resumed)
+        """Of these, which the scheduler takes for prompt."""
+        self._num_chars = prepared.resume.num_chars if prepared.resume else 0
+        self._pending = Pending(self._num_resumed)
         self._shown = False
         """Whether the client could see some output."""
-        self._seen = False
+        self._seen = bool(resumed)
         """Whether it took some."""
 
     @property
@@ -171,7 +182,7 @@ class Call:
             self._fail(Failure(Reason.ENGINE_DEAD, f"the call lost {self._account.restarts + 1} workers"))
             return
         self._lose()
-        self._scheduler.lose(self.key, self._attempt, len(self._generated))
+        self._scheduler.lose(self.key, self._attempt, self._num_generated)
 
     def take(self) -> Piece | None:
         """What there is to show; None: nothing now. The last piece has an `ending`. Raises Failure.
@@ -204,7 +215,7 @@ class Call:
     def _start(self, placement: scheduler_pb2.Placement) -> worker_pb2.StartCall:
         start = worker_pb2.StartCall()
         start.CopyFrom(self._prepared.start)
-        start.priority = placement.priority
+        start.priority, start.term = placement.priority, placement.term
         start.prompt_token_ids.extend(self._generated)
         start.num_resumed_tokens = len(self._generated)
         start.num_resumed_chars = self._num_chars
@@ -266,7 +277,12 @@ class Call:
     @property
     def _wants_more(self) -> bool:
         """Whether it was not the call's own limit that ended the output."""
-        return len(self._generated) < self._prepared.submit.max_tokens
+        return len(self._generated) < self._prepared.start.sampling.max_tokens
+
+    @property
+    def _num_generated(self) -> int:
+        """Tokens, by what the scheduler knows of the call."""
+        return len(self._generated) - self._num_resumed
 
     def _hand_over(self, finish: worker_pb2.Finish) -> None:
         """This worker has prefilled: the scheduler finds one that decodes."""
@@ -274,7 +290,7 @@ class Call:
             self._forget()
         self._withheld = False
         self._account.hand_over(finish, decoding=bool(self._generated))
-        if not self._scheduler.hand_off(self.key, self._attempt, len(self._generated)):
+        if not self._scheduler.hand_off(self.key, self._attempt, self._num_generated):
             start = self._start(self._placement)  # streams that run go on without a scheduler: this one where it is
             start.kv.hand_off = False
             self._run(start)

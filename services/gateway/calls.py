@@ -26,7 +26,7 @@ from services.gateway.identity import Identity
 from services.gateway.models import Models
 from services.gateway.neighbours import Log, Scheduler, Workers
 from services.gateway.render import Model, Prompt
-from services.gateway.request import Chat, Contents, Request
+from services.gateway.request import Chat, Contents, Request, Resume
 from services.gateway.resuming import holds_state, repeats
 from services.gateway.run import Run
 
@@ -48,6 +48,8 @@ class Calls:
         self._workers = workers
         self._log = log
         self._num_in_flight = 0
+        self.admit: Callable[[str], None] = lambda _: None
+        """Raises Failure for a program that may not begin now."""
 
     async def offload(self, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do the work for a request of that size: here when it is small, else in a thread."""
@@ -67,6 +69,7 @@ class Calls:
         now = asyncio.get_running_loop().time
         began, at = now(), time.time()
         num_calls = sum(request.choices for request in requests)
+        self.admit(identity.program_id)
         self._check(requests, num_calls)
         model = self.models.find(requests[0].model)
         with (
@@ -105,6 +108,8 @@ class Calls:
             message = f"the call {call.key[1]!r} of program {call.key[0]!r} is running already"
             raise Failure(Reason.CALL_EXISTS, message, "call_id")
         run.add(call, counts_prompt=prepared.counts_prompt)
+        if prepared.resume is not None:
+            metrics.RESUMED.inc()
         self._log.put(prepared.began)
         self._scheduler.submit(call)
 
@@ -137,8 +142,20 @@ class Calls:
                 who = identity.choice(len(result))
                 start, submit = self._messages(who, model.name, request, prompt, number)
                 began = log_entries.began(at, start.identity, who.source, submit, contents)
-                key, first = self.section.content_key, number == 0
-                result.append(Prepared(start, submit, began, request.incremental, first, key))
+                if request.resume is not None:
+                    _resume(submit, request.resume)
+                result.append(
+                    Prepared(
+                        start,
+                        submit,
+                        began,
+                        request.incremental,
+                        counts_prompt=number == 0,
+                        content_key=self.section.content_key,
+                        resume=request.resume,
+                        drawn_seed=_drawn_seed(start, request),
+                    )
+                )
         return result
 
     def _contents(self, request: Request, prompt_tokens: int) -> Contents:
@@ -168,8 +185,7 @@ class Calls:
         start.sampling.max_tokens = prompt.max_tokens
         if number and request.sampling.HasField("seed"):
             start.sampling.seed = (request.sampling.seed + number + 2**63) % 2**64 - 2**63  # answers must differ
-        if request.incremental and holds_state(start) and not repeats(start.sampling):
-            start.sampling.seed = random.getrandbits(63)  # another worker must be able to repeat what was seen
+        _pin_seed(start, request)
         submit = scheduler_pb2.SubmitCall(
             identity=who,
             model=model,
@@ -183,6 +199,33 @@ class Calls:
             queue_timeout_seconds=self.section.queue_timeout_seconds,
         )
         return start, submit
+
+
+def _pin_seed(start: worker_pb2.StartCall, request: Request) -> None:
+    """Give a call a seed whose output could not be repeated without: another worker, or gateway, must be able to repeat
+    what was seen. Raises Failure for one that was begun without."""
+    resume = request.resume
+    if resume is not None and resume.seed is not None and not start.sampling.HasField("seed"):
+        start.sampling.seed = resume.seed
+    if not holds_state(start) or repeats(start.sampling):
+        return
+    if resume is not None and resume.token_ids:
+        message = "resume.seed: this output cannot go on without the seed that it was begun with"
+        raise Failure(Reason.INVALID_ARGUMENT, message, "resume.seed")
+    if request.incremental:
+        start.sampling.seed = random.getrandbits(63)
+
+
+def _drawn_seed(start: worker_pb2.StartCall, request: Request) -> int | None:
+    """The seed that no caller named."""
+    drawn = start.sampling.HasField("seed") and not request.sampling.HasField("seed")
+    return start.sampling.seed if drawn else None
+
+
+def _resume(submit: scheduler_pb2.SubmitCall, resume: Resume) -> None:
+    """Of the output that is there already the scheduler thinks as of a prompt, as it does when a worker was lost."""
+    submit.prompt_tokens += len(resume.token_ids)
+    submit.max_tokens = max(1, submit.max_tokens - len(resume.token_ids))
 
 
 @contextmanager

@@ -11,12 +11,16 @@ from services.gateway.piece import Ending, Said
 
 
 class Chronicle:
-    """One call's. Visible text and tool calls gather as they come; nothing is made of them before the end."""
+    """One call's. Visible text and tool calls gather as they come; nothing is made of them before the end.
 
-    def __init__(self, log: Log, began: workflow_pb2.LogEntry, content_key: bytes) -> None:
+    Of a call that was begun at another gateway only a part of the output comes by: `whole` is False then.
+    """
+
+    def __init__(self, log: Log, began: workflow_pb2.LogEntry, content_key: bytes, *, whole: bool) -> None:
         self._log = log
         self._began = began.began
         self._content_key = content_key
+        self._whole = whole
         self._text = io.StringIO()
         self._pieces: list[call_pb2.ToolCall] = []
 
@@ -36,9 +40,9 @@ class Chronicle:
         """It ended well; what it said. `placement`: its last one."""
         text, tool_calls, usage = self._text.getvalue(), self._tool_calls(), ending.usage
         content = output_hash(text, tool_calls, self._content_key)
-        output = content if text or tool_calls else 0
+        output = content if self._whole and (text or tool_calls) else 0
         entry = log_entries.ended(self._began.identity, ending.reason, usage, ending.timings, placement, output=output)
-        entry.ended.tools.extend(name for name, _ in tool_calls)
+        entry.ended.tools.extend(name for name, _ in tool_calls if name)
         self._log.put(entry)
         return Said(text, tool_calls, content, usage.completion_tokens - usage.reasoning_tokens)
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection
+from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection, TlsSection
 
 
 class GatewaySection(Section):
@@ -12,6 +12,13 @@ class GatewaySection(Section):
     """0: any free port."""
     port: int = Field(default=8001, ge=0, le=65535)
     """gRPC; 0: any free port."""
+    api_keys_file: str = ""
+    """Who may come in: an API key on each line, behind it the name of its tenant if it is bound to one. Empty:
+    everybody."""
+    cert_file: str = ""
+    """Certificate, with its chain, that both doors show; empty: they talk plain text. Clients need none."""
+    key_file: str = ""
+    """Its key."""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """Larger request bodies are refused."""
     max_calls_in_flight: int = Field(default=16_384, ge=1)
@@ -51,6 +58,10 @@ class GatewaySection(Section):
     salt_secret: SecretStr = SecretStr("")
     """Keys the salts that keep tenants' KV apart, the hashes of what prompts say and the programs of tenants' sessions.
     The same at all gateways."""
+    idempotency_seconds: float = Field(default=600.0, ge=0, le=86_400)
+    """How long the answer to a request with an Idempotency-Key is kept in the state store; 0: none is."""
+    idempotency_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    """Larger answers are not kept."""
     call_log_entries: int = Field(default=100_000, ge=1)
     """Events that wait for the call log while the state store is away; beyond it the oldest are dropped."""
     call_log_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
@@ -68,6 +79,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     cluster: ClusterSection = ClusterSection()
+    tls: TlsSection = TlsSection()
     registry: RegistrySection = RegistrySection()
     state: StateSection = StateSection()
     telemetry: TelemetrySection = TelemetrySection()

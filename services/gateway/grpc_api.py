@@ -12,13 +12,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from legato.v1 import gateway_pb2, gateway_pb2_grpc, kv_pb2, scheduler_pb2, workflow_pb2
 from services.common import rpc, telemetry
 from services.common.errors import Failure, Reason
+from services.gateway import access, log_entries, metrics
 from services.gateway import identity as identities
-from services.gateway import log_entries, metrics
 from services.gateway.calls import Calls
 from services.gateway.neighbours import Log
 from services.gateway.schedule import Scheduler
 from services.gateway.stall import Stall, every
-from services.gateway.wire import request_of, response_of
+from services.gateway.wire import introduce, request_of, response_of
 from services.gateway.workflow import Workflow
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -46,7 +46,7 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def Chat(self, request: gateway_pb2.ChatRequest, context: Context) -> AsyncIterator[gateway_pb2.ChatResponse]:
         try:
-            identity = identities.from_message(request.identity)
+            identity = access.owned(identities.from_message(request.identity))
             size_bytes = request.ByteSize()
             default = self._calls.section.default_max_tokens
             asked = await self._calls.offload(size_bytes, request_of, request, default)
@@ -56,8 +56,9 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
                 with every(self._calls.section.stalled_reader_seconds, stall.check):
                     while not run.over:
                         if item := await run.next():
-                            first = (None, None) if introduced else (identity, run.eta)
-                            response = response_of(item[1], first[0], run.model, first[1])
+                            response = response_of(item[1], run.model)
+                            if not introduced:
+                                introduce(response, identity, run)
                             introduced = True
                             with stall.writing():
                                 yield response
@@ -99,6 +100,7 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
     async def ListPrograms(
         self, request: scheduler_pb2.ListProgramsRequest, context: Context
     ) -> scheduler_pb2.ListProgramsResponse:
+        request.tenant = access.tenant_of(request.tenant)
         return await _passed_on(self._scheduler.stub.ListPrograms(request, timeout=_SCHEDULER_SECONDS))
 
     async def ListPools(
@@ -117,6 +119,8 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def Explain(self, request: workflow_pb2.ExplainRequest, context: Context) -> workflow_pb2.ExplainResponse:
         response = await self._workflow.explain(request)
+        if not access.may_see(response.tenant):
+            raise Failure(Reason.PROGRAM_NOT_FOUND, f"nothing is known of program {request.program_id!r}, or no longer")
         if not response.ended:
             await self._add_eta(response)
         return response

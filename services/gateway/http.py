@@ -6,8 +6,9 @@ calls down to the engine.
 
 import asyncio
 import json
+import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,20 +18,24 @@ from aiohttp import web
 from legato.v1 import gateway_pb2
 from services.common import telemetry
 from services.common.errors import Failure, Reason
+from services.gateway import access, urgency
 from services.gateway import identity as identities
-from services.gateway import urgency
+from services.gateway.access import Keys
 from services.gateway.boundary import HEADERS, boundary
 from services.gateway.calls import Calls
 from services.gateway.content import contents_of
 from services.gateway.eta import headers_of
-from services.gateway.identity import NOTHING_SAID, Resolved, Resolver
+from services.gateway.idempotency import Answers, key_of
+from services.gateway.identity import NOTHING_SAID, Identity, Resolved, Resolver
 from services.gateway.openai.answer import Answered, ChatShape, Chunks, CompletionShape, Shape, whole
 from services.gateway.openai.chat import parse_chat
 from services.gateway.openai.completions import parse_completion
 from services.gateway.openai.fields import Generation
 from services.gateway.piece import Piece
 from services.gateway.request import Request
+from services.gateway.sink import Caller, Sink
 from services.gateway.sse import stream
+from services.gateway.stall import every
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -41,6 +46,7 @@ that finds no room is tried again by its own kernel after 1, 3, 7, 15, 31, 63 s:
 _PROGRAM_PATH = "/p/{program}"
 """In front of all of the API's paths, for clients of which only the base URL can be set."""
 _LIVE = ("/health", "/healthz", "/livez", "/ping")
+_READY = "/readyz"
 
 
 @dataclass(slots=True)
@@ -56,10 +62,19 @@ class _Asked:
 
 
 class HttpDoor:
-    """The handlers. `unready` says why no call could be served now; None: one could."""
+    """The handlers. `unready` says why no call could be served now; None: one could. `keys`: None: all may come in."""
 
-    def __init__(self, calls: Calls, unready: Callable[[], str | None], version: str) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        answers: Answers,
+        unready: Callable[[], str | None],
+        version: str,
+        keys: Keys | None = None,
+    ) -> None:
+        self._keys = keys
         self._calls = calls
+        self._answers = answers
         self._section = calls.section
         self._resolver = Resolver(calls.section.content_key)
         self._unready = unready
@@ -67,7 +82,8 @@ class HttpDoor:
         self._began = int(time.time())
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=self._section.max_body_bytes, middlewares=[boundary])
+        guards = [access.http_guard(self._keys, (*_LIVE, _READY))] if self._keys else []
+        app = web.Application(client_max_size=self._section.max_body_bytes, middlewares=[boundary, *guards])
         for root in ("", _PROGRAM_PATH):
             app.router.add_post(f"{root}/v1/chat/completions", self._chat)
             app.router.add_post(f"{root}/v1/completions", self._completion)
@@ -75,7 +91,7 @@ class HttpDoor:
             app.router.add_get(f"{root}/v1/models/{{name:.+}}", self._model)
         for path in _LIVE:
             app.router.add_get(path, self._live)
-        app.router.add_get("/readyz", self._ready)
+        app.router.add_get(_READY, self._ready)
         app.router.add_get("/version", self._tell_version)
         app.router.add_get("/metrics", telemetry.metrics)
         return app
@@ -96,24 +112,50 @@ class HttpDoor:
 
     async def _serve(self, request: web.Request, understand: Callable[[bytes], _Asked]) -> web.StreamResponse:
         path = request.match_info.get("program", "")
-        named = identities.from_headers(request.headers, self._section.tenant_header, path)
+        named = access.owned(identities.from_headers(request.headers, self._section.tenant_header, path))
         request[HEADERS] = named.headers()
+        caller = Caller(request)
+        try:
+            body = await self._body(request)
+            what = (named.tenant, request.path, body, self._section.content_key)
+            key = await self._calls.offload(len(body), key_of, request.headers, *what)
+        except Failure:
+            self._name(request, named)
+            raise
+
+        def make(sink: Sink) -> Awaitable[Failure | None]:
+            return self._make(request, named, understand, body, sink)
+
+        with every(self._section.stalled_reader_seconds, caller.stall.check):
+            if key is None:
+                await make(caller)
+            else:
+                await self._answers.once(key, make, caller)
+        return caller.response
+
+    async def _make(
+        self, request: web.Request, named: Identity, understand: Callable[[bytes], _Asked], body: bytes, sink: Sink
+    ) -> Failure | None:
+        """The answer. Raises Failure, or returns one that came too late to be raised."""
         try:
             said = urgency.from_headers(request.headers)
-            body = await self._body(request)
             asked = await self._calls.offload(len(body), self._understood, understand, body)
         except Failure:
-            request[HEADERS] = self._resolver.resolve(named, request.headers, NOTHING_SAID, ()).identity.headers()
+            self._name(request, named)
             raise
         asked.requests = [replace(one, urgency=said.over(one.urgency)) for one in asked.requests]
         prompts = [(path, one.choices) for path, one in zip(asked.paths, asked.requests, strict=True)]
         resolved = self._resolver.resolve(named, request.headers, asked.fields, prompts)
         request[HEADERS] = resolved.identity.headers()
-        answer = await self._answer(request, resolved, asked, len(body), request[HEADERS])
+        failure = await self._answer(request, resolved, asked, len(body), sink)
         if resolved.final:
             with suppress(Failure):  # a scheduler that is away forgets idle programs by itself
                 self._calls.end_program(resolved.identity.program_id)
-        return answer
+        return failure
+
+    def _name(self, request: web.Request, named: Identity) -> None:
+        """Have the error to a request that is not understood say whose it is."""
+        request[HEADERS] = self._resolver.resolve(named, request.headers, NOTHING_SAID, ()).identity.headers()
 
     def _understood(self, understand: Callable[[bytes], _Asked], body: bytes) -> _Asked:
         """May run in a thread."""
@@ -126,8 +168,9 @@ class HttpDoor:
         return asked
 
     async def _answer(
-        self, request: web.Request, resolved: Resolved, asked: _Asked, size_bytes: int, headers: Mapping[str, str]
-    ) -> web.StreamResponse:
+        self, request: web.Request, resolved: Resolved, asked: _Asked, size_bytes: int, sink: Sink
+    ) -> Failure | None:
+        headers = resolved.identity.headers()
         parent = telemetry.context_from(request.headers.get(telemetry.TRACEPARENT, ""))
         identity = resolved.identity
         async with self._calls.open(identity, asked.requests, size_bytes=size_bytes, parent=parent) as run:
@@ -137,15 +180,15 @@ class HttpDoor:
             answered = Answered(answer_id, run.model, int(time.time()), bool(asked.fields.return_token_ids))
             if asked.fields.stream:
                 chunks = Chunks(answered, asked.shape, include_usage=asked.fields.include_usage)
-                return await stream(request, run, chunks, headers, self._section)
+                return await stream(run, chunks, headers, self._section, sink)
             pieces: dict[int, Piece] = {}
             while not run.over:
                 if item := await run.next():
                     pieces[item[0]] = item[1]
             ordered = [piece for _, piece in sorted(pieces.items())]
             body = whole(answered, asked.shape, ordered, run.usage(), run.endings)
-            headers = {**headers, **headers_of(run.eta)}
-        return web.Response(body=body, content_type="application/json", headers=headers)
+            await sink.whole(body, {**headers, **headers_of(run.eta)})
+        return None
 
     async def _body(self, request: web.Request) -> bytes:
         """Raises Failure for one that is too large, before reading it where it says so, or does not come."""
@@ -198,7 +241,9 @@ class HttpDoor:
 
 
 @asynccontextmanager
-async def serving(door: HttpDoor, host: str, port: int, drain_seconds: float) -> AsyncGenerator[int]:
+async def serving(
+    door: HttpDoor, host: str, port: int, drain_seconds: float, context: ssl.SSLContext | None = None
+) -> AsyncGenerator[int]:
     """Serve; yields the port. On the way out live requests have `drain_seconds` to end. OSError if it is taken."""
     runner = web.AppRunner(
         door.app(),
@@ -210,7 +255,7 @@ async def serving(door: HttpDoor, host: str, port: int, drain_seconds: float) ->
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG, ssl_context=context).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

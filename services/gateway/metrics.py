@@ -10,6 +10,7 @@ CALLS = Counter("legato_gateway_calls_total", "Calls that ended, by how.", ("mod
 ERRORS = Counter("legato_gateway_errors_total", "Requests that failed, by reason.", ("door", "reason"))
 RESTARTS = Counter("legato_gateway_restarts_total", "Times a call was started again after losing its worker.")
 HAND_OFFS = Counter("legato_gateway_hand_offs_total", "Times a call went on from its prefill to another worker.")
+RESUMED = Counter("legato_gateway_resumed_calls_total", "Calls that were begun at a gateway that died.")
 PROMPT_TOKENS = Counter("legato_gateway_prompt_tokens_total", "Prompt tokens of calls that completed.", ("model",))
 CACHED_TOKENS = Counter("legato_gateway_cached_tokens_total", "Of these, tokens that came from a cache.", ("model",))
 COMPLETION_TOKENS = Counter("legato_gateway_completion_tokens_total", "Tokens generated.", ("model",))
@@ -33,6 +34,14 @@ TOKENIZER_MISMATCHES = Counter(
     "legato_gateway_tokenizer_mismatches_total", "Prompts whose tokens in parts differed from those of a full encode."
 )
 SCHEDULER_CONNECTED = Gauge("legato_gateway_scheduler_connected", "1 while the Schedule stream stands.")
+SCHEDULER_AWAY_SECONDS = Histogram(
+    "legato_gateway_scheduler_away_seconds",
+    "From the end of a Schedule stream until one stood again: how long calls waited for a successor.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
+)
+IDEMPOTENT = Counter(
+    "legato_gateway_idempotent_requests_total", "Requests with an Idempotency-Key, by what became of them.", ("how",)
+)
 LOG_WAITING = Gauge("legato_gateway_log_waiting_entries", "Events that wait to be written to the call log.")
 LOG_WRITTEN = Counter("legato_gateway_log_written_total", "Events that were written to the call log.")
 LOG_DROPPED = Counter(

@@ -145,7 +145,7 @@ class Models:
 
 async def _describe(member: Member) -> worker_pb2.WorkerDescription | None:
     try:
-        async with rpc.channel(member.address) as channel:
+        async with rpc.channel(member.address, "worker") as channel:
             stub = worker_pb2_grpc.WorkerServiceStub(channel)
             response = await stub.Describe(worker_pb2.DescribeRequest(), timeout=_DESCRIBE_SECONDS)
     except grpc.aio.AioRpcError as error:

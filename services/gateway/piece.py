@@ -46,9 +46,10 @@ class Piece:
 class Pending:
     """Output that waits to be taken, merged: its size is that of the call's own output, however slow the reader is."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_taken: int = 0) -> None:
+        """`num_taken`: tokens that were taken elsewhere."""
         self._outputs: list[worker_pb2.CallOutput] = []
-        self._num_taken = 0
+        self._num_taken = num_taken
 
     def add(self, output: worker_pb2.CallOutput) -> None:
         self._outputs.append(output)

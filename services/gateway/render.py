@@ -9,7 +9,7 @@ from legato.v1 import worker_pb2
 from services.common.errors import Failure, Reason
 from services.common.hash_cache import BlockHashes
 from services.gateway import metrics
-from services.gateway.request import Chat, Request, Source
+from services.gateway.request import Chat, Request, Resume, Source
 from services.gateway.template import ChatTemplate, load_template
 from services.gateway.tokenizer import CachingTokenizer, load_tokenizer
 
@@ -18,7 +18,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What an engine is given. `block_hashes`: the low 64 bits of each full block's, under the tenant's salt."""
+    """What an engine is given. `block_hashes`: the low 64 bits of each full block's, under the tenant's salt; what is
+    resumed of the output counts there, too."""
 
     token_ids: "array[int]"
     block_hashes: "array[int]"
@@ -54,7 +55,9 @@ class Model:
             raise self._too_long(len(token_ids), request.source)
         self._check_bias(request)
         asked = request.sampling.max_tokens if request.sampling.HasField("max_tokens") else room
-        return Prompt(token_ids, self._hashes.of(token_ids, salt), min(asked, room), salt)
+        max_tokens = min(asked, room)
+        known = token_ids if request.resume is None else token_ids + self._resumed(request.resume, max_tokens)
+        return Prompt(token_ids, self._hashes.of(known, salt), max_tokens, salt)
 
     def _token_ids(self, source: Source) -> "array[int]":
         if isinstance(source, Chat):
@@ -80,6 +83,16 @@ class Model:
                 _log.error("tokenizing in parts differs from tokenizing at once for model %s", self.name)
                 metrics.TOKENIZER_MISMATCHES.inc()
                 return whole
+        return token_ids
+
+    def _resumed(self, resume: Resume, max_tokens: int) -> "array[int]":
+        if len(resume.token_ids) > max_tokens:
+            message = f"resume.token_ids: at most max_tokens ({max_tokens}), got {len(resume.token_ids)}"
+            raise Failure(Reason.INVALID_ARGUMENT, message, "resume.token_ids")
+        token_ids = array("I", resume.token_ids)
+        if token_ids and max(token_ids) >= self._tokenizer.vocab_size:
+            message = f"resume.token_ids: token ids of {self.name} are below {self._tokenizer.vocab_size}"
+            raise Failure(Reason.INVALID_ARGUMENT, message, "resume.token_ids")
         return token_ids
 
     def _check_bias(self, request: Request) -> None:

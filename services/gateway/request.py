@@ -41,6 +41,17 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """What the caller has of the output, from a gateway that died. What follows is wanted."""
+
+    token_ids: Sequence[int]
+    num_chars: int
+    """Of visible text."""
+    seed: int | None
+    """That the other gateway drew, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt to be answered `choices` times. Everything was checked, except against the model's limits."""
 
@@ -59,3 +70,5 @@ class Request:
     choices: int = 1
     contents: Contents | None = None
     """Of `source`, if they were looked at already; its tokens are guesses until it is tokenized."""
+    resume: Resume | None = None
+    """Of a call that was begun elsewhere."""

@@ -40,6 +40,11 @@ class Run:
         """When the program is expected to be complete, from now; None while nothing is known."""
         return next((eta for call in self._calls if (eta := call.eta) is not None), None)
 
+    @property
+    def drawn_seed(self) -> int | None:
+        """The first call's, where it was drawn here and not given."""
+        return self._calls[0].drawn_seed if self._calls else None
+
     def add(self, call: Call, *, counts_prompt: bool) -> None:
         """`counts_prompt`: it is the first call with this prompt, of which usage speaks once."""
         if counts_prompt:

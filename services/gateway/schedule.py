@@ -2,8 +2,12 @@
 
 Calls are submitted and their placements handed to them. The stream is made again whenever it ends, with the same or
 another scheduler; every call that is still alive is announced anew then, running ones with the place where they run.
+Whoever leads says so at once: only then there is a scheduler.
 So nothing else has to be remembered while there is no stream: what is said meanwhile is in the announcements. When
 there has been none for `grace_seconds`, calls without a place are refused until there is one.
+
+Schedulers lead in terms (docs/decisions/0015). Whoever leads an earlier term than the latest that was heard of, from
+the registry, from a scheduler or from a worker, leads no more: it is left, and not talked to again.
 
 What waits to be sent is bounded by the calls: each has a handful of events in its life.
 """
@@ -43,20 +47,29 @@ class Scheduler:
         self._outbox: list[_Event] = []
         self._wake = asyncio.Event()
         self._stub: scheduler_pb2_grpc.SchedulerServiceStub | None = None
+        self._address = ""
+        """Of the scheduler that is talked to, or called."""
+        self._stay: asyncio.Timeout | None = None
+        self._term = 0
+        """Of the stream; 0: not known."""
+        self._latest_term = 0
+        """That was heard of."""
+        self._away_since: float | None = None
+        """When the last one who led was lost; None: there is one."""
         self._given_up = False
         self._timer: asyncio.TimerHandle | None = None
-        self._disconnected()
+        self._lose_leader()
 
     @property
     def stub(self) -> scheduler_pb2_grpc.SchedulerServiceStub:
         """The scheduler that leads. Raises Failure when there is none."""
-        if self._stub is None:
+        if self._stub is None or not self.connected:
             raise _no_scheduler()
         return self._stub
 
     @property
     def connected(self) -> bool:
-        return self._stub is not None
+        return self._away_since is None
 
     def knows(self, key: CallKey) -> bool:
         """Whether a live call has that key."""
@@ -66,7 +79,7 @@ class Scheduler:
         self._calls[call.key] = call
         if self._given_up:
             call.on_rejection(_no_scheduler())
-        elif self.connected:
+        elif self._stub is not None:
             self._send(_Event(submit=call.announcement()))
 
     def first_token(self, key: CallKey, attempt: int) -> None:
@@ -84,7 +97,7 @@ class Scheduler:
 
     def hand_off(self, key: CallKey, attempt: int, generated_tokens: int) -> bool:
         """False: there is no stream to say it on. One that breaks later does no harm: the call is announced anew."""
-        if not self.connected:
+        if self._stub is None:
             return False
         handed = scheduler_pb2.HandOffCall(
             program_id=key[0], call_id=key[1], attempt=attempt, generated_tokens=generated_tokens
@@ -102,25 +115,39 @@ class Scheduler:
             raise _no_scheduler()
         self._send(_Event(end_program=scheduler_pb2.EndProgram(program_id=program_id)))
 
+    def outgrow(self, term: int, address: str = "") -> None:
+        """Somebody leads, or led, in that term, there if that is known: one of an earlier term is left, and so is one
+        elsewhere who has not said which is his."""
+        self._latest_term = max(self._latest_term, term)
+        behind = self._term < self._latest_term if self._term else address not in ("", self._address)
+        if self._stay is not None and behind:
+            _log.info("leaving scheduler %s of term %d: there is a term %d", self._address, self._term, term)
+            self._stay.reschedule(asyncio.get_running_loop().time())
+
     async def converse(self, address: str) -> None:
         """Talk to the scheduler at `address` until the stream ends. Raises Failure if it ended badly."""
+        self._address = address
         try:
             with stream_end(f"scheduler {address}"):
-                async with rpc.channel(address) as channel:
+                async with asyncio.timeout(None) as self._stay, rpc.channel(address, "scheduler") as channel:
                     await _connect(channel)
                     stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
                     await self._exchange(stub, stub.Schedule())
         finally:
+            self._stub = self._stay = None
+            self._term = 0
+            self._outbox.clear()
             if self.connected:
-                self._disconnected()
+                self._lose_leader()
 
     async def _exchange(self, stub: scheduler_pb2_grpc.SchedulerServiceStub, stream: _Stream) -> None:
-        self._connected(stub)  # before the announcements are gathered: what happens from here on is said behind them
+        self._stub = stub  # before the announcements are gathered: what happens from here on is said behind them
         async with asyncio.TaskGroup() as tasks:
-            self._outbox = [_Event(hello=scheduler_pb2.Hello(gateway_id=self._gateway_id))]
+            self._outbox = [_Event(hello=scheduler_pb2.Hello(gateway_id=self._gateway_id, term=self._latest_term))]
             self._outbox += [_Event(submit=call.announcement()) for call in self._calls.values()]
             writer = tasks.create_task(self._write(stream))
             async for response in stream:
+                self._hear_leader(response.term)
                 for event in response.events:
                     self._on_event(event)
             writer.cancel()
@@ -134,8 +161,17 @@ class Scheduler:
                 self._wake.clear()
                 await self._wake.wait()
 
+    def _hear_leader(self, term: int) -> None:
+        """Whoever is at the other end leads that term; 0: which is not known. Raises Failure when it is over."""
+        if 0 < term < self._latest_term:
+            raise Failure(Reason.STALE_TERM, f"it leads term {term}, and there is a term {self._latest_term}")
+        self._term = term
+        self._latest_term = max(self._latest_term, term)
+        if self._away_since is not None:
+            self._find_leader(self._away_since)
+
     def _send(self, event: _Event) -> None:
-        if self.connected:
+        if self._stub is not None:
             self._outbox.append(event)
             self._wake.set()
 
@@ -154,24 +190,27 @@ class Scheduler:
             case _:
                 pass
 
-    def _connected(self, stub: scheduler_pb2_grpc.SchedulerServiceStub) -> None:
-        self._stub = stub
-        self._given_up = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _find_leader(self, away_since: float) -> None:
+        away_seconds = asyncio.get_running_loop().time() - away_since
+        _log.info("scheduler %s leads term %d, after %.3f s without one", self._address, self._term, away_seconds)
+        metrics.SCHEDULER_AWAY_SECONDS.observe(away_seconds)
         metrics.SCHEDULER_CONNECTED.set(1)
+        self._away_since = None
+        self._given_up = False
+        self.close()
 
-    def _disconnected(self) -> None:
-        self._stub = None
-        self._outbox.clear()
-        self._timer = asyncio.get_running_loop().call_later(self._grace_seconds, self._give_up)
+    def _lose_leader(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._away_since = loop.time()
+        _log.log(logging.WARNING if self._latest_term else logging.INFO, "no scheduler leads")
+        self._timer = loop.call_later(self._grace_seconds, self._give_up)
         metrics.SCHEDULER_CONNECTED.set(0)
 
     def close(self) -> None:
         """Drop the timer."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
         self._timer = None
@@ -181,8 +220,14 @@ class Scheduler:
 
 
 async def _connect(channel: grpc.aio.Channel) -> None:
+    """TimeoutError if nobody answers, Failure if nobody listens."""
     async with asyncio.timeout(_CONNECT_SECONDS):
-        await channel.channel_ready()
+        state = channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                raise Failure(Reason.UNAVAILABLE, "nobody listens there")
+            await channel.wait_for_state_change(state)
+            state = channel.get_state()
 
 
 def _batches(events: Sequence[_Event]) -> Iterator[Sequence[_Event]]:

@@ -1,6 +1,7 @@
 """The gateway as a running service: both doors, the stream to the scheduler, the streams to workers."""
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from importlib import metadata
 
 from services.common import registry, state
 from services.common.registry import Member
-from services.common.server import grpc_server
-from services.gateway import call_log
+from services.common.server import Door, grpc_server
+from services.gateway import access, call_log, certificate
 from services.gateway.calls import Calls
+from services.gateway.closing import Closing
 from services.gateway.config import Settings
 from services.gateway.grpc_api import GrpcDoor
 from services.gateway.http import HttpDoor, serving
+from services.gateway.idempotency import Answers
 from services.gateway.identity import fresh_id
 from services.gateway.leader import Leader
 from services.gateway.models import Models
@@ -45,13 +48,17 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
     ):
         scheduler = Scheduler(gateway_id, section.scheduler_grace_seconds)
         models = Models(members, section)
-        workers = Workers(tasks)
+        workers = Workers(tasks, scheduler.outgrow)
         calls = Calls(section, models, scheduler, workers, log)
+        closing = Closing(scheduler)
+        calls.admit = closing.check
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: tasks.create_task(closing.close()))
         workflow = Workflow(members)
+        answers = Answers(tasks, store, section)
         followers = [tasks.create_task(work.run()) for work in (Leader(members, scheduler), models, workflow)]
         try:
             grpc_door = GrpcDoor(calls, scheduler, log, workflow)
-            async with _doors(settings, calls, models, scheduler, grpc_door, gateway_id) as doors:
+            async with _doors(settings, calls, answers, models, scheduler, grpc_door, gateway_id) as doors:
                 address, http_address = doors.address, doors.http_address
                 member = Member("gateway", gateway_id, address, {"http": http_address})
                 async with members.announce(member):
@@ -65,7 +72,13 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
 
 @asynccontextmanager
 async def _doors(
-    settings: Settings, calls: Calls, models: Models, scheduler: Scheduler, grpc_door: GrpcDoor, gateway_id: str
+    settings: Settings,
+    calls: Calls,
+    answers: Answers,
+    models: Models,
+    scheduler: Scheduler,
+    grpc_door: GrpcDoor,
+    gateway_id: str,
 ) -> AsyncGenerator[Running]:
     def unready() -> str | None:
         if not scheduler.connected:
@@ -73,13 +86,18 @@ async def _doors(
         return None if models.ready else "no worker is ready"
 
     section, cluster = settings.gateway, settings.cluster
-    http_door = HttpDoor(calls, unready, _version())
+    keys = access.read(section.api_keys_file)
+    shown = certificate.read(section.cert_file, section.key_file)
+    door = Door(shown and shown.credentials, keys and access.grpc_guard(keys))
+    http_door = HttpDoor(calls, answers, unready, _version(), keys)
     async with AsyncExitStack() as grpc_open, AsyncExitStack() as http_open:
         server = await grpc_open.enter_async_context(
-            grpc_server(grpc_door.add_to, host=cluster.host, port=section.port, drain_seconds=cluster.drain_seconds)
+            grpc_server(
+                grpc_door.add_to, host=cluster.host, port=section.port, drain_seconds=cluster.drain_seconds, door=door
+            )
         )
         http_port = await http_open.enter_async_context(
-            serving(http_door, cluster.host, section.http_port, cluster.drain_seconds)
+            serving(http_door, cluster.host, section.http_port, cluster.drain_seconds, shown and shown.context)
         )
         host = server.address.rpartition(":")[0]
         try:

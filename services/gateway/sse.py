@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Final
 
-from aiohttp import web
-
 from services.common.errors import Failure
 from services.gateway import metrics
 from services.gateway.config import GatewaySection
@@ -12,52 +10,34 @@ from services.gateway.eta import headers_of
 from services.gateway.openai.answer import DONE, Chunks
 from services.gateway.openai.errors import error_body
 from services.gateway.run import Run
-from services.gateway.stall import Stall, every
+from services.gateway.sink import Sink
+from services.gateway.stall import every
 
+KEEPALIVE: Final = b": keep-alive\n\n"
 _HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # nginx would hold events back
 }
-_KEEPALIVE: Final = b": keep-alive\n\n"
 
 
 async def stream(
-    request: web.Request, run: Run, chunks: Chunks, headers: Mapping[str, str], section: GatewaySection
-) -> web.StreamResponse:
-    """Write the whole output of `run`. Raises Failure as long as nothing was written; later it is an event."""
+    run: Run, chunks: Chunks, headers: Mapping[str, str], section: GatewaySection, sink: Sink
+) -> Failure | None:
+    """Write the whole output of `run`. Raises Failure as long as nothing was written; later it is an event, and what is
+    returned."""
     with every(section.early_headers_seconds, run.nudge):
         first = await run.next()  # a call that is refused at once is told so by its status
-    response = web.StreamResponse(headers={**_HEADERS, **headers, **headers_of(run.eta)})
-    await response.prepare(request)
-    writer = _Writer(request, response)
-    with every(section.keepalive_seconds, run.nudge), every(section.stalled_reader_seconds, writer.stall.check):
+    await sink.open({**_HEADERS, **headers, **headers_of(run.eta)})
+    with every(section.keepalive_seconds, run.nudge):
         try:
-            await writer.write(chunks.opening(run.num_calls) + (chunks.piece(*first) if first else b""))
+            await sink.write(chunks.opening(run.num_calls) + (chunks.piece(*first) if first else b""))
             while not run.over:
                 item = await run.next()
-                await writer.write(chunks.piece(*item) if item else _KEEPALIVE)
-            await writer.write(chunks.closing(run.usage(), run.endings))
+                await sink.write(chunks.piece(*item) if item else KEEPALIVE)
+            await sink.write(chunks.closing(run.usage(), run.endings))
         except Failure as failure:
             metrics.ERRORS.labels("http", failure.reason.name.lower()).inc()
-            await writer.write(f"data: {error_body(failure)}\n\n".encode() + DONE)
-    return response
-
-
-class _Writer:
-    """Writes to one reader, and hangs up on it when it takes nothing."""
-
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
-        self._request = request
-        self._response = response
-        self.stall = Stall(self._hang_up)
-
-    async def write(self, data: bytes) -> None:
-        """Waits while the reader is behind."""
-        if data:
-            with self.stall.writing():
-                await self._response.write(data)
-
-    def _hang_up(self) -> None:
-        if self._request.transport is not None:
-            self._request.transport.abort()  # which cancels the handler
+            await sink.write(f"data: {error_body(failure)}\n\n".encode() + DONE)
+            return failure
+    return None

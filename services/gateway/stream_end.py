@@ -36,6 +36,8 @@ def _meaning(error: BaseException, peer: str) -> Failure | None:
     """The failure behind the error or behind each error of a group; None when there is another kind of error."""
     if isinstance(error, grpc.aio.AioRpcError):
         return rpc.failure_from(error)
+    if isinstance(error, Failure):
+        return error
     if isinstance(error, asyncio.InvalidStateError | TimeoutError):
         return Failure(Reason.UNAVAILABLE, f"{peer} does not answer")
     if isinstance(error, BaseExceptionGroup):

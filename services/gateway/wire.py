@@ -7,7 +7,8 @@ from legato.v1 import call_pb2, gateway_pb2
 from services.common.errors import Failure, Reason
 from services.gateway.identity import Identity
 from services.gateway.piece import Piece
-from services.gateway.request import Chat, Request
+from services.gateway.request import Chat, Request, Resume
+from services.gateway.run import Run
 from services.gateway.urgency import MOST_OUTPUT_TOKENS, MOST_PRIORITY, Urgency, checked_deadline
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")
@@ -44,22 +45,20 @@ def request_of(asked: gateway_pb2.ChatRequest, default_max_tokens: int) -> Reque
         parse_reasoning=True,
         urgency=_urgency(asked),
         incremental=asked.incremental,
+        resume=_resume(asked.resume) if asked.HasField("resume") else None,
     )
 
 
-def response_of(
-    piece: Piece, identity: Identity | None, model: str, eta: call_pb2.Eta | None
-) -> gateway_pb2.ChatResponse:
-    """`identity` and `eta`: on the first piece."""
+def response_of(piece: Piece, model: str) -> gateway_pb2.ChatResponse:
+    """What a piece says."""
     response = gateway_pb2.ChatResponse(
-        identity=identity.message() if identity else None,
         offset=piece.offset,
         text=piece.text,
         reasoning=piece.reasoning,
         tool_calls=piece.tool_calls,
         logprobs=piece.logprobs,
         num_tokens=len(piece.token_ids),
-        eta=eta,
+        token_ids=piece.token_ids,
     )
     if ending := piece.ending:
         finish = gateway_pb2.ChatFinish(
@@ -67,6 +66,21 @@ def response_of(
         )
         response.finish.CopyFrom(finish)
     return response
+
+
+def introduce(response: gateway_pb2.ChatResponse, identity: Identity, run: Run) -> None:
+    """Add what the first response says beside its piece."""
+    response.identity.CopyFrom(identity.message())
+    if (eta := run.eta) is not None:
+        response.eta.CopyFrom(eta)
+    if (seed := run.drawn_seed) is not None:
+        response.seed = seed
+
+
+def _resume(asked: gateway_pb2.Resume) -> Resume:
+    if asked.num_chars and not asked.token_ids:
+        raise _refuse("resume.num_chars", f"must be 0 without resume.token_ids, got {asked.num_chars}")
+    return Resume(asked.token_ids, asked.num_chars, asked.seed if asked.HasField("seed") else None)
 
 
 def _urgency(asked: gateway_pb2.ChatRequest) -> Urgency:

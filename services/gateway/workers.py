@@ -1,5 +1,8 @@
 """The streams to workers: one Generate stream per worker, opened when the first call goes there.
 
+A worker that has heard of a later term than the one in which a call was placed refuses it: the call has lost its
+worker, and whoever placed it is left for the one who leads by now.
+
 Outputs are handed to their calls as they come. When a stream ends, for whatever reason, each call on it is told that
 it lost its worker; the next call opens another. Commands that wait to be sent are bounded by the calls: each has at
 most a start and an abort on its way.
@@ -10,6 +13,7 @@ import itertools
 import logging
 import uuid
 from collections import deque
+from collections.abc import Callable
 from typing import TypeAlias
 
 import grpc
@@ -26,17 +30,18 @@ _Stream: TypeAlias = "grpc.aio.StreamStreamCall[worker_pb2.GenerateRequest, work
 
 
 class Workers:
-    """All of them. `tasks` owns the streams; cancelling it ends them."""
+    """All of them. `tasks` owns the streams; cancelling it ends them. `outgrow` is told of later terms."""
 
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, outgrow: Callable[[int], None]) -> None:
         self._tasks = tasks
+        self._outgrow = outgrow
         self._links: dict[str, _Link] = {}
 
     def start(self, address: str, start: worker_pb2.StartCall, call: Call) -> "WorkerSlot":
         """Hand a call to the worker at `address`."""
         link = self._links.get(address)
         if link is None:
-            link = self._links[address] = _Link(address)
+            link = self._links[address] = _Link(address, self._outgrow)
             link.task = self._tasks.create_task(self._keep(link), name=f"worker {address}")
         return link.start(start, call)
 
@@ -66,8 +71,9 @@ class WorkerSlot:
 
 
 class _Link:
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, outgrow: Callable[[int], None]) -> None:
         self.address = address
+        self._outgrow = outgrow
         self.task: asyncio.Task[None] | None = None
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
@@ -98,7 +104,7 @@ class _Link:
         """Converse until the stream ends."""
         try:
             with stream_end(f"worker {self.address}"):
-                async with rpc.channel(self.address) as channel, asyncio.TaskGroup() as tasks:
+                async with rpc.channel(self.address, "worker") as channel, asyncio.TaskGroup() as tasks:
                     stream: _Stream = worker_pb2_grpc.WorkerServiceStub(channel).Generate()
                     writer = tasks.create_task(self._write(stream))
                     async for response in stream:
@@ -121,7 +127,8 @@ class _Link:
 
     def _deliver(self, response: worker_pb2.GenerateResponse) -> None:
         for output in response.outputs:
-            last = output.HasField("finish")
+            if (last := output.HasField("finish")) and output.finish.term:
+                self._outgrow(output.finish.term)
             call = self._calls.pop(output.slot, None) if last else self._calls.get(output.slot)
             if call is not None:
                 _hand(call, output)

@@ -40,7 +40,7 @@ class Workflow:
         async with aclosing(self._instances()) as instances:
             async for member in instances:
                 try:
-                    async with rpc.channel(member.address) as channel:
+                    async with rpc.channel(member.address, "workflow") as channel:
                         stub = workflow_pb2_grpc.WorkflowServiceStub(channel)
                         return await stub.Explain(request, timeout=_EXPLAIN_SECONDS)
                 except grpc.aio.AioRpcError as error:
@@ -53,7 +53,7 @@ class Workflow:
             async for member in instances:
                 begun = False
                 try:
-                    async with rpc.channel(member.address) as channel:
+                    async with rpc.channel(member.address, "workflow") as channel:
                         async for response in workflow_pb2_grpc.WorkflowServiceStub(channel).ReadLog(request):
                             begun = True
                             yield response

@@ -1,12 +1,15 @@
 """Archive: programs in the state store, so that attained service outlives a scheduler.
 
 Written behind, `save_seconds` after a change at the latest while the store answers; while it does not, the newest
-changed programs are remembered and written later. Nothing ever waits for the store except the beginning of a term.
+changed programs are remembered and written later. Nothing ever waits for the store except the beginning of a term, and
+that only for one answer: what could not be read then is read later, and added to what has happened meanwhile; nothing
+is written before. The store's fence refuses a scheduler of an earlier term than one it has met.
 """
 
 import asyncio
 import json
 import logging
+from collections.abc import Mapping
 from math import inf
 from typing import Any
 
@@ -20,6 +23,7 @@ from services.scheduler.term import Term
 _log = logging.getLogger(__name__)
 
 _PREFIX = "program/"
+_FENCE = "scheduler"
 _BATCH = 1_000
 _MOST_UNSAVED = 100_000
 _FIELDS = (
@@ -32,56 +36,84 @@ _FIELDS = (
 )
 
 
-async def restore(term: Term, store: Store) -> None:
-    """Tell the term's core what an earlier one knew; less than all of it where the store does not answer."""
-    restored: list[ProgramRestored] = []
-    try:
-        async for key, value in store.items(_PREFIX):
+class Archive:
+    """Of one term. Programs that nobody changed for `expire_seconds` are forgotten."""
+
+    def __init__(self, term: Term, store: Store, save_seconds: float, expire_seconds: float) -> None:
+        self._term = term
+        self._store = store
+        self._save_seconds = save_seconds
+        self._expire_seconds = expire_seconds
+        self._restored = False
+
+    async def open(self) -> None:
+        """Tell the term's core what earlier ones knew, now if the store answers."""
+        try:
+            await self._restore()
+        except StoreUnavailable as failure:
+            _log.warning("programs are not restored yet: %s", failure)
+
+    async def keep(self) -> None:
+        """Write changed programs until cancelled, whatever becomes of single writes."""
+        while True:
+            await asyncio.sleep(self._save_seconds)  # gathers what changes meanwhile into one write
+            await self.save()
+            unsaved = self._term.unsaved
+            while len(unsaved) > _MOST_UNSAVED:
+                del unsaved[next(iter(unsaved))]
+            metrics.UNSAVED.set(len(unsaved))
+
+    async def save(self) -> None:
+        """Write all changed programs now. What could not be written stays unsaved, which is logged."""
+        unsaved = self._term.unsaved
+        try:
+            if not self._restored:
+                await self._restore()
+            while self._restored and unsaved:
+                await self._save_batch()
+        except StoreUnavailable as failure:
+            _log.warning("%d programs are not saved: %s", len(unsaved), failure)
+        except Exception:  # a bug, which must not end the scheduler: it can do without its archive
+            _log.exception("%d programs are not saved", len(unsaved))
+
+    async def _restore(self) -> None:
+        """All of them or, when this raises, none."""
+        term = self._term
+        if not await self._put({}):  # first of all, so that nobody before us writes what we do not read
+            return
+        restored: list[ProgramRestored] = []
+        async for key, value in self._store.items(_PREFIX):
             try:
                 restored.append(_read(key.removeprefix(_PREFIX), value, term.epoch))
             except (ValueError, TypeError, KeyError) as error:
                 _log.warning("state of %s is not readable: %r", key, error)
-    except StoreUnavailable as failure:
-        _log.warning("programs are not restored: %s", failure)
-    for event in sorted(restored, key=lambda event: event.started):
-        term.feed(event)
+        self._restored = True
+        for event in sorted(restored, key=lambda event: event.started):
+            if event.program_id not in term.unsaved or term.core.programs.get(event.program_id):  # else it has ended
+                term.feed(event)
 
+    async def _save_batch(self) -> None:
+        unsaved = self._term.unsaved
+        batch = list(unsaved)[:_BATCH]
+        for program_id in batch:
+            del unsaved[program_id]
+        done = False
+        try:
+            done = await self._put({program_id: self._term.core.programs.get(program_id) for program_id in batch})
+        finally:
+            if not done:  # cancellation too: the last save of a term follows it
+                unsaved.update(dict.fromkeys(batch))
 
-async def keep(term: Term, store: Store, save_seconds: float, expire_seconds: float) -> None:
-    """Write changed programs until cancelled, whatever becomes of single writes."""
-    while True:
-        await asyncio.sleep(save_seconds)  # gathers what changes meanwhile into one write
-        await save(term, store, expire_seconds)
-        while len(term.unsaved) > _MOST_UNSAVED:
-            del term.unsaved[next(iter(term.unsaved))]
-        metrics.UNSAVED.set(len(term.unsaved))
-
-
-async def save(term: Term, store: Store, expire_seconds: float) -> None:
-    """Write all changed programs now. What could not be written stays unsaved, which is logged."""
-    try:
-        while term.unsaved:
-            await _save_batch(term, store, expire_seconds)
-    except StoreUnavailable as failure:
-        _log.warning("%d programs are not saved: %s", len(term.unsaved), failure)
-    except Exception:  # a bug, which must not end the scheduler: it can do without its archive
-        _log.exception("%d programs are not saved", len(term.unsaved))
-
-
-async def _save_batch(term: Term, store: Store, expire_seconds: float) -> None:
-    batch = list(term.unsaved)[:_BATCH]
-    for program_id in batch:
-        del term.unsaved[program_id]
-    try:
-        programs = {program_id: term.core.programs.get(program_id) for program_id in batch}
+    async def _put(self, programs: Mapping[str, Program | None]) -> bool:
+        """Write these, and forget those that have ended. False: the term is over."""
+        term = self._term
         written = {f"{_PREFIX}{name}": _write(program, term.epoch) for name, program in programs.items() if program}
-        if written:
-            await store.put_many(written, expire_seconds)
-        if gone := [f"{_PREFIX}{name}" for name, program in programs.items() if program is None]:
-            await store.delete(*gone)
-    except BaseException:  # cancellation too: the last save of a term follows it
-        term.unsaved.update(dict.fromkeys(batch))
-        raise
+        gone = [f"{_PREFIX}{name}" for name, program in programs.items() if program is None]
+        met = await self._store.write(_FENCE, term.number, written, gone, self._expire_seconds)
+        if met > term.number:
+            self._restored = False
+            term.overtake(met)
+        return met == term.number
 
 
 def _write(program: Program, epoch: float) -> bytes:

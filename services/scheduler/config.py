@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection
+from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection, TlsSection
 from services.scheduler import policy
 from services.scheduler.limits import Limits
 from services.scheduler.policy import Policy
@@ -103,6 +103,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     cluster: ClusterSection = ClusterSection()
+    tls: TlsSection = TlsSection()
     registry: RegistrySection = RegistrySection()
     state: StateSection = StateSection()
     telemetry: TelemetrySection = TelemetrySection()

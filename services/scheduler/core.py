@@ -293,6 +293,7 @@ class Core:
             self._unsettled.update(dict.fromkeys(self.residents.release(program, now)))
         if program.ended is not None:
             self.knowledge.ended(program, now)
-        self._actions.append(ProgramChanged(program.program_id))
+        completed = program.ended - program.started if program.ending and program.ended is not None else None
+        self._actions.append(ProgramChanged(program.program_id, completed))
         if pool_ids := self.programs.left_pools(program, self.pools.ids()):
             self._actions.append(ReleaseProgram(program.program_id, pool_ids))

@@ -212,7 +212,8 @@ class FleetKnown:
 
 @dataclass(frozen=True, slots=True)
 class ProgramRestored:
-    """A program as an earlier scheduler left it. Ignored when the program is known already."""
+    """A program as an earlier scheduler left it; told once. One that is live goes on from there: what its calls are
+    ordered by shows it from the next one on."""
 
     program_id: str
     tenant: str
@@ -302,6 +303,8 @@ class ProgramChanged:
     """What would be lost with this scheduler changed; absent from the core: the program is over."""
 
     program_id: str
+    completed_seconds: float | None = None
+    """From its first call to its announced end; None: it has not ended, or nobody said that it did."""
 
 
 Action: TypeAlias = Place | Reject | Restarted | ProgramChanged | Prefetch | ReleaseProgram

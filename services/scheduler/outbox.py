@@ -16,9 +16,10 @@ _FULL = 10_000
 
 
 class Outbox:
-    """Written by the core's driver, read by the stream."""
+    """Written by the core's driver, read by the stream. `term`: in which is decided."""
 
-    def __init__(self) -> None:
+    def __init__(self, term: int = 0) -> None:
+        self._term = term
         self._waiting: dict[CallKey, tuple[Place | Reject, Eta | None]] = {}
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -47,6 +48,10 @@ class Outbox:
         """Wait while the outbox is full."""
         await self._room.wait()
 
+    def greeting(self) -> scheduler_pb2.ScheduleResponse:
+        """What is said before anything is decided."""
+        return scheduler_pb2.ScheduleResponse(term=self._term)
+
     async def take(self) -> scheduler_pb2.ScheduleResponse | None:
         """Wait for decisions and take all there are; None at the end. Raises the failure that was set."""
         while True:
@@ -58,7 +63,8 @@ class Outbox:
                 break
             self._changed.clear()
             await self._changed.wait()
-        batch = scheduler_pb2.ScheduleResponse(events=[decision_of(*waiting) for waiting in self._waiting.values()])
+        events = [decision_of(*waiting, self._term) for waiting in self._waiting.values()]
+        batch = scheduler_pb2.ScheduleResponse(events=events, term=self._term)
         self._waiting.clear()
         self._room.set()
         return batch

@@ -60,7 +60,7 @@ class _Follower:
     async def follow(self, member: Member) -> None:
         """Hold the pool's stream, again and again, and run errands to it."""
         link = self._term.pools[member.id]
-        async with rpc.channel(member.address) as channel, asyncio.TaskGroup() as tasks:
+        async with rpc.channel(member.address, "kvpool") as channel, asyncio.TaskGroup() as tasks:
             link.stub = kvpool_pb2_grpc.KVPoolServiceStub(channel)
             tasks.create_task(link.errands.run(link.stub), name=f"errands to {member.id}")
             pause_seconds = _FIRST_PAUSE_SECONDS

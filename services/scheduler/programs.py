@@ -52,8 +52,9 @@ class Programs:
         return program
 
     def restore(self, event: ProgramRestored, now: float) -> None:
-        """A program of an earlier scheduler, idle as yet."""
-        if event.program_id in self._live:
+        """A program of an earlier scheduler: idle as yet or, where that is told late, already at work again."""
+        if (program := self._live.get(event.program_id)) is not None:
+            _add(program, event)
             return
         self._live[event.program_id] = self._idle[event.program_id] = Program(
             event.program_id,
@@ -111,3 +112,18 @@ class Programs:
         del self._live[program.program_id]
         self._idle.pop(program.program_id, None)
         self._ended.append(program)
+
+
+def _add(program: Program, before: ProgramRestored) -> None:
+    """What it did under an earlier scheduler."""
+    program.started = min(program.started, before.started)
+    program.num_finished += before.num_finished
+    program.num_restarted += before.num_restarted
+    program.executed_seconds += before.executed_seconds
+    program.served_seconds += before.attained_seconds
+    program.attained_seconds += before.attained_seconds
+    program.waited_seconds += before.waited_seconds
+    program.queue_seconds += before.queue_seconds
+    program.usage = program.usage.plus(before.usage)
+    program.deadline = min(program.deadline, before.deadline)
+    program.restored = True

@@ -5,7 +5,7 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
@@ -27,24 +27,35 @@ _SET_ROLE_SECONDS = 5.0
 
 
 class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
-    """Set `term` while leading. Everything runs on the event loop's thread."""
+    """Set `term` while leading, and clear `settled` while it is being prepared: gateways wait for it then. With `ended`
+    streams end that have no end of their own. Everything runs on the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, scheduler_id: str) -> None:
+        self.scheduler_id = scheduler_id
         self.term: Term | None = None
+        self.settled = asyncio.Event()
+        self.settled.set()
+        self.ended = asyncio.Event()
 
     async def Schedule(  # pyright: ignore[reportIncompatibleMethodOverride] (grpc.aio also takes handlers that write)
         self,
         request_iterator: AsyncIterator[scheduler_pb2.ScheduleRequest],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
-        term = self._leading()
+        await self.settled.wait()
+        self._leading()
         first = await anext(request_iterator, None)
         if first is None:
             return
         if not first.events or not first.events[0].hello.gateway_id:
             raise Failure(Reason.INVALID_ARGUMENT, "the first event must be a hello with a gateway_id", "events[0]")
-        gateway = term.open(first.events[0].hello.gateway_id)
+        hello, term = first.events[0].hello, self._leading()
+        if hello.term > term.number:
+            term.overtake(hello.term)
+            raise Failure(Reason.STALE_TERM, f"there is a term {hello.term}")
+        gateway = term.open(hello.gateway_id)
         try:
+            await context.write(gateway.outbox.greeting())
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(_read(term, gateway, first, request_iterator))
                 while (batch := await gateway.outbox.take()) is not None:
@@ -52,6 +63,14 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
                 reader.cancel()
         finally:
             term.close(gateway)
+
+    async def Attend(
+        self, request: scheduler_pb2.AttendRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncGenerator[scheduler_pb2.AttendResponse]:
+        if request.scheduler_id != self.scheduler_id:
+            raise Failure(Reason.SCHEDULER_NOT_FOUND, f"this is {self.scheduler_id}, not {request.scheduler_id}")
+        yield scheduler_pb2.AttendResponse()
+        await self.ended.wait()
 
     async def ListWorkers(
         self, request: scheduler_pb2.ListWorkersRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -92,17 +111,20 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def SetWorkerRole(
         self, request: scheduler_pb2.SetWorkerRoleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> scheduler_pb2.SetWorkerRoleResponse:
-        report = self._leading().reports.get(request.worker_id)
-        if report is None:
+        term = self._leading()
+        if (report := term.reports.get(request.worker_id)) is None:
             raise Failure(Reason.WORKER_NOT_FOUND, f"there is no worker {request.worker_id!r}", "worker_id")
         if request.role not in kv_pb2.WorkerRole.values():
             raise Failure(Reason.INVALID_ARGUMENT, f"role: {request.role} is none", "role")
-        async with rpc.channel(report.address) as channel:
+        async with rpc.channel(report.address, "worker") as channel:
             stub = worker_pb2_grpc.WorkerServiceStub(channel)
+            set_role = worker_pb2.SetRoleRequest(role=request.role, term=term.number)
             try:
-                await stub.SetRole(worker_pb2.SetRoleRequest(role=request.role), timeout=_SET_ROLE_SECONDS)
+                await stub.SetRole(set_role, timeout=_SET_ROLE_SECONDS)
             except grpc.aio.AioRpcError as error:
-                raise rpc.failure_from(error) from None
+                failure = rpc.failure_from(error)
+                term.heed(failure)
+                raise failure from None
         return scheduler_pb2.SetWorkerRoleResponse()
 
     def _leading(self) -> Term:

@@ -1,6 +1,7 @@
 """Term: one time of leading. The core with its driver, the gateways' links and what is known of the workers and pools.
 
-It begins empty, but for what the archive remembers: gateways announce their calls again, workers report anew.
+It begins empty, but for what the archive remembers: gateways announce their calls again, workers report anew. What it
+decides carries its number, the fencing token of the election: nobody who has heard of a later term obeys it.
 """
 
 import itertools
@@ -12,6 +13,7 @@ from legato.v1 import kvpool_pb2_grpc, worker_pb2
 from services.common.clock import LoopClock
 from services.common.driver import Driver
 from services.common.errors import Failure, Reason
+from services.common.registry import Leadership
 from services.scheduler import metrics
 from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
@@ -56,7 +58,9 @@ class PoolLink:
 class Term:
     """Everything runs on the event loop's thread. After `end` nothing is taken in and nothing goes out."""
 
-    def __init__(self, settings: SchedulerSection) -> None:
+    def __init__(self, settings: SchedulerSection, leadership: Leadership) -> None:
+        self.number = leadership.term
+        self._leadership = leadership
         self._clock = LoopClock()
         self.core = Core(settings.limits(), settings.load_policy())
         self.epoch = time.time() - self._clock.now()
@@ -69,12 +73,14 @@ class Term:
         self._links = itertools.count(1)
         self._gateways: dict[int, Gateway] = {}
         self._ended = False
+        metrics.PAUSED.set_function(lambda: sum(program.paused for program in self.core.programs.live()))
 
     def feed(self, event: Event) -> None:
         """Let something happen."""
         if not self._ended:
             self._driver.feed(event)
             metrics.QUEUE_LENGTH.set(len(self.core.queue))
+            metrics.PROGRAMS.set(len(self.core.programs))
 
     def hear(self, gateway: Gateway, event: Event) -> None:
         """A gateway says something. What it said before its stream ended and comes to light after is void."""
@@ -96,7 +102,7 @@ class Term:
             if gateway.gateway_id == gateway_id:
                 gateway.outbox.close()
                 self.close(gateway)
-        gateway = Gateway(next(self._links), gateway_id, Outbox())
+        gateway = Gateway(next(self._links), gateway_id, Outbox(self.number))
         self._gateways[gateway.link] = gateway
         return gateway
 
@@ -105,6 +111,16 @@ class Term:
         if self._gateways.pop(gateway.link, None) is not None:
             self.feed(GatewayLost(gateway.link))
 
+    def overtake(self, later: int) -> None:
+        """Somebody has heard of a later term: this one is over, whatever the registry says."""
+        self.end()
+        self._leadership.overtake(later)
+
+    def heed(self, failure: Failure) -> None:
+        """What a worker answered: it may have heard of a later term."""
+        if failure.reason is Reason.STALE_TERM:
+            self.overtake(int(failure.metadata.get("term", 0)))
+
     def end(self) -> None:
         """The term is over: all streams end with NOT_LEADER."""
         self._ended = True
@@ -112,6 +128,8 @@ class Term:
         for gateway in self._gateways.values():
             gateway.outbox.fail(Failure(Reason.NOT_LEADER, NOT_LEADER))
         metrics.QUEUE_LENGTH.set(0)
+        metrics.PROGRAMS.set(0)
+        metrics.PAUSED.set_function(lambda: 0)
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -127,6 +145,8 @@ class Term:
                 metrics.RESTARTS.inc()
             case ProgramChanged():
                 self.unsaved[action.program_id] = None
+                if action.completed_seconds is not None:
+                    metrics.PROGRAM_SECONDS.observe(action.completed_seconds)
             case Prefetch():
                 if (link := self.pools.get(action.pool_id)) is not None:
                     link.errands.prefetch(action)

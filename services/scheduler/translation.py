@@ -114,7 +114,7 @@ def _finished(finish: scheduler_pb2.FinishCall, link: int) -> CallFinished:
     )
 
 
-def decision_of(action: Place | Reject, eta: Eta | None = None) -> scheduler_pb2.SchedulerEvent:
+def decision_of(action: Place | Reject, eta: Eta | None = None, term: int = 0) -> scheduler_pb2.SchedulerEvent:
     """What a gateway is told. `eta`: of the call's program."""
     if isinstance(action, Place):
         placement = scheduler_pb2.Placement(
@@ -128,6 +128,7 @@ def decision_of(action: Place | Reject, eta: Eta | None = None) -> scheduler_pb2
             kv=plan_of(action.kv) if action.kv != NO_PLAN else None,
             eta=_eta_of(eta),
             cache=_note_of(action.cache),
+            term=term,
             prefill_token_seconds=action.prefill_token_seconds,
             step_seconds=action.step_seconds,
         )

@@ -47,7 +47,7 @@ class _Follower:
         """Hold the worker's stream, again and again."""
         pause_seconds = _FIRST_PAUSE_SECONDS
         try:
-            async with rpc.channel(member.address) as channel:
+            async with rpc.channel(member.address, "worker") as channel:
                 stub = worker_pb2_grpc.WorkerServiceStub(channel)
                 while True:
                     if await self._hear(member, stub):
@@ -61,7 +61,7 @@ class _Follower:
     async def _hear(self, member: Member, stub: worker_pb2_grpc.WorkerServiceStub) -> bool:
         """Hold one stream until it ends or turns out to be another worker's; whether the worker said anything."""
         worker_id = ""
-        stream = stub.Watch(worker_pb2.WatchRequest(), wait_for_ready=True)
+        stream = stub.Watch(worker_pb2.WatchRequest(term=self._term.number), wait_for_ready=True)
         try:
             async for response in stream:
                 if response.HasField("description"):
@@ -75,7 +75,9 @@ class _Follower:
                         continue
                 self._report(worker_id, response)
         except grpc.aio.AioRpcError as error:
-            _log.warning("worker %s: watching ended: %s", member.id, rpc.failure_from(error))
+            failure = rpc.failure_from(error)
+            _log.warning("worker %s: watching ended: %s", member.id, failure)
+            self._term.heed(failure)
         finally:
             stream.cancel()
             if worker_id:

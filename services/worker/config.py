@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from services.common.config import ClusterSection, KVPoolSection, RegistrySection, Section, TelemetrySection
+from services.common.config import ClusterSection, KVPoolSection, RegistrySection, Section, TelemetrySection, TlsSection
 from services.common.urgency import LEVELS
 from services.worker.preemption import Preemption
 from services.worker.simulated.config import SimulatedSection
@@ -90,6 +90,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     cluster: ClusterSection = ClusterSection()
+    tls: TlsSection = TlsSection()
     registry: RegistrySection = RegistrySection()
     telemetry: TelemetrySection = TelemetrySection()
     worker: WorkerSection = WorkerSection()

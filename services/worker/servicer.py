@@ -1,4 +1,7 @@
-"""WorkerService over one engine: calls in, outputs of a step out as one batch, load and cache told to watchers."""
+"""WorkerService over one engine: calls in, outputs of a step out as one batch, load and cache told to watchers.
+
+It obeys the latest term that it has heard of (docs/decisions/0015): what was decided in an earlier one is refused.
+"""
 
 from __future__ import annotations  # for FinishReason.ValueType, which only the stubs have
 
@@ -43,6 +46,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._description = worker_pb2.WorkerDescription()
         self._load = worker_pb2.Load()
         self._blocks: dict[int, None] = {}
+        self._term = 0
+        """The latest that was heard of."""
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -121,6 +126,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             raise self._ended
         if request.role not in kv_pb2.WorkerRole.values():
             raise Failure(Reason.INVALID_ARGUMENT, f"role: {request.role} is none", "role")
+        self._obey(request.term)
         self._description.role = request.role or kv_pb2.WORKER_ROLE_BOTH
         for watcher in self._watchers:
             watcher.describe(self._description)
@@ -148,8 +154,10 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     async def Watch(
         self, request: worker_pb2.WatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[worker_pb2.WatchResponse]:
+        self._obey(request.term)
         cache = worker_pb2.CacheUpdate(reset=True, stored=self._blocks)
-        watcher = Watcher(worker_pb2.WatchResponse(description=self._description, load=self._load, cache=cache))
+        first = worker_pb2.WatchResponse(description=self._description, load=self._load, cache=cache)
+        watcher = Watcher(first, request.term)
         with self._among(watcher, self._watchers):
             while True:
                 yield await watcher.take()
@@ -170,11 +178,12 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     def _start(self, start: worker_pb2.StartCall, stream: OutputStream) -> None:
         if start.slot in stream.live:
             raise Failure(Reason.INVALID_ARGUMENT, f"slot {start.slot} is in use", "slot")
-        if self._draining:
+        if (refusal := self._refusal(start.term)) is not None:
             finish = worker_pb2.Finish(
                 reason=call_pb2.FINISH_REASON_ERROR,
-                error_reason=Reason.DRAINING.name,
-                error_message="the worker takes no new calls",
+                error_reason=refusal.reason.name,
+                error_message=refusal.message,
+                term=int(refusal.metadata.get("term", 0)),
             )
             stream.put(start.slot, worker_pb2.CallOutput(offset=start.num_resumed_tokens, finish=finish))
             return
@@ -184,6 +193,28 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._routes[key] = _Route(stream, start.slot, span)
         self._idle.clear()
         self._engine.submit(EngineCall(key, start))
+
+    def _refusal(self, term: int) -> Failure | None:
+        """Why a call of that term is not begun."""
+        if self._draining:
+            return Failure(Reason.DRAINING, "the worker takes no new calls")
+        try:
+            self._obey(term)
+        except Failure as stale:
+            return stale
+        return None
+
+    def _obey(self, term: int) -> None:
+        """Somebody acts in that term; 0: it is not known. Raises Failure when it is over."""
+        if 0 < term < self._term:
+            message = f"term {term} is over: there is a term {self._term}"
+            raise Failure(Reason.STALE_TERM, message, metadata={"term": str(self._term)})
+        if term > self._term:
+            self._term = term
+            stale = Failure(Reason.STALE_TERM, f"there is a term {term}", metadata={"term": str(term)})
+            for watcher in self._watchers:
+                if 0 < watcher.term < term:
+                    watcher.fail(stale)
 
     def _ended_with(self, key: int, reason: call_pb2.FinishReason.ValueType) -> None:
         route = self._routes.pop(key, None)

@@ -77,9 +77,10 @@ def _append(output: worker_pb2.CallOutput, piece: call_pb2.ToolCall) -> None:
 
 
 class Watcher:
-    """News on its way to one watcher."""
+    """News on its way to one watcher, of that term."""
 
-    def __init__(self, first: worker_pb2.WatchResponse) -> None:
+    def __init__(self, first: worker_pb2.WatchResponse, term: int = 0) -> None:
+        self.term = term
         self._first: worker_pb2.WatchResponse | None = first
         self._description: worker_pb2.WorkerDescription | None = None
         self._load: worker_pb2.Load | None = None

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection
+from services.common.config import ClusterSection, RegistrySection, Section, StateSection, TelemetrySection, TlsSection
 
 
 class WorkflowSection(Section):
@@ -23,6 +23,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     cluster: ClusterSection = ClusterSection()
+    tls: TlsSection = TlsSection()
     registry: RegistrySection = RegistrySection()
     state: StateSection = StateSection()
     telemetry: TelemetrySection = TelemetrySection()

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from pydantic import BaseModel
 
 from services.common import server
-from services.common.config import ClusterSection, TelemetrySection
+from services.common.config import ClusterSection, TelemetrySection, TlsSection
 
 
 class Settings(BaseModel):
     cluster: ClusterSection = ClusterSection()
+    tls: TlsSection = TlsSection()
     telemetry: TelemetrySection = TelemetrySection()
 
 

@@ -53,7 +53,6 @@ LAWS: list[Law] = [
 times = st.floats(0.01, 50.0)
 
 
-@settings(deadline=None)
 @given(law=st.sampled_from(SMOOTH), tau=times, elapsed=st.floats(0.0, 10.0))
 def test_the_truncated_mean_is_the_integral_of_the_survival(law: Law, tau: float, elapsed: float) -> None:
     steps = 2000
@@ -61,7 +60,6 @@ def test_the_truncated_mean_is_the_integral_of_the_survival(law: Law, tau: float
     assert law.truncated_mean(tau, elapsed) == pytest.approx(survival * tau / steps, rel=5e-3, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(law=st.sampled_from(LAWS), elapsed=st.floats(0.0, 1e4), tau=times, more=times)
 def test_a_law_is_a_law(law: Law, elapsed: float, tau: float, more: float) -> None:
     near, far = law.cdf(tau, elapsed), law.cdf(tau + more, elapsed)
@@ -75,7 +73,6 @@ def test_a_law_is_a_law(law: Law, elapsed: float, tau: float, more: float) -> No
     assert all(0.0 <= horizon < inf for horizon in horizons)
 
 
-@settings(deadline=None)
 @given(law=st.sampled_from(SMOOTH), elapsed=st.floats(0.0, 5.0), tau=times)
 def test_elapsed_time_conditions(law: Law, elapsed: float, tau: float) -> None:
     before = law.cdf(elapsed)
@@ -152,7 +149,6 @@ def test_what_was_looked_at_late_counts_from_then_on() -> None:
     assert all(seconds >= -1e-12 for seconds in seen.seconds())
 
 
-@settings(deadline=None)
 @given(rates=st.lists(st.floats(1e-6, 10.0), min_size=len(EDGES), max_size=len(EDGES)), place=st.integers(0, 60))
 def test_the_table_of_peaks_is_the_best_ratio(rates: list[float], place: int) -> None:
     law = Hazard(rates)
@@ -188,7 +184,7 @@ def test_a_life_table_knows_sizes_that_repeat() -> None:
     assert law.mean() == pytest.approx(1.1, rel=0.25)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), censored=st.floats(0.0, 0.7))
 def test_a_life_table_finds_the_law_behind_what_was_lost_to_sight(seed: int, censored: float) -> None:
     rng = random.Random(seed)

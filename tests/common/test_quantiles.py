@@ -3,7 +3,7 @@
 from math import inf, isclose
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.laws import Empirical, Lomax, Quantiles
@@ -30,7 +30,6 @@ def test_a_quantile_is_where_the_cdf_gets_there(
         assert law.cdf(tau * (1 + 1e-9) + 1e-9 * elapsed + 1e-9, elapsed) >= chance - 1e-6
 
 
-@settings(deadline=None)
 @given(values=points, tau=times, elapsed=st.floats(0.0, 2e4), never=nevers)
 def test_the_truncated_mean_is_the_integral_of_the_survival(
     values: list[float], tau: float, elapsed: float, never: float
@@ -41,7 +40,6 @@ def test_the_truncated_mean_is_the_integral_of_the_survival(
     assert law.truncated_mean(tau, elapsed) == pytest.approx(survival * tau / steps, rel=5e-3, abs=tau / steps)
 
 
-@settings(deadline=None)
 @given(values=points, elapsed=st.floats(0.0, 2e4), least=st.floats(0.0, 1e4), never=nevers)
 def test_the_peak_is_reached_and_never_passed(values: list[float], elapsed: float, least: float, never: float) -> None:
     law = Quantiles(values, never)

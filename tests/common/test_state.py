@@ -94,6 +94,23 @@ async def test_many_values_are_put_together(store: Store):
     assert await everything(store, "") == {"a": b"1", "b": b"2"}
 
 
+async def test_a_fence_lets_nobody_back_behind_a_greater_token(store: Store):
+    await store.put("old", b"1")
+    assert await store.write("f", 9, {"a": b"9"}, ["old", "never there"]) == 9
+    assert await store.write("f", 10, {"a": b"10", "empty": b""}) == 10
+    assert await store.write("f", 9, {"a": b"9", "b": b"9"}, ["empty"]) == 10
+    assert await store.write("f", 10, {}) == 10
+    assert await store.write("other", 1, {"b": b"1"}) == 1
+    assert await everything(store, "") == {"a": b"10", "empty": b"", "b": b"1"}
+    assert await store.write("f", 2**63 - 1, {}) == 2**63 - 1
+
+
+async def test_what_is_written_behind_a_fence_expires(subject: Subject):
+    await subject.store.write("f", 1, {"a": b"1"}, expire_seconds=0.05)
+    await subject.expire("a")
+    assert await everything(subject.store, "") == {}
+
+
 async def test_deleting_forgets_values_counters_and_streams(store: Store):
     await store.put("a", b"1")
     await store.increment("n", 1, "r1")

@@ -128,3 +128,12 @@ async def test_an_operation_that_is_cancelled_at_any_moment_ends_so(store: Store
         operation.cancel()
         await asyncio.wait([operation], timeout=5.0)
         assert operation.cancelled()
+
+
+async def test_what_was_to_be_written_is_not_said_when_it_was_refused(server: RedisServer, store: Store):
+    await store.put("warm", b"1")
+    async with _redis.from_url(server.url) as admin:
+        await admin.config_set("min-replicas-to-write", 1)
+    with pytest.raises(StoreUnavailable, match="replicas") as caught:
+        await store.append_many("s", [b"what nobody else should read"])
+    assert "nobody" not in str(caught.value)

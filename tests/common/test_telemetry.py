@@ -187,3 +187,11 @@ async def test_metrics_are_served_as_prometheus_text():
         assert response.content_type == "text/plain"
     assert "legato_test_things_total 3.0" in text
     assert "process_resident_memory_bytes" in text
+
+
+async def test_readiness_is_asked_anew_each_time():
+    ready = False
+    async with telemetry.serve_metrics("127.0.0.1", 0, lambda: ready) as port, aiohttp.ClientSession() as session:
+        for ready in (False, True, False):
+            async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
+                assert response.status == (200 if ready else 503)

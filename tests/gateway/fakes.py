@@ -46,8 +46,11 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.speeds = (0.0, 0.0)
         self.cache: workflow_pb2.CacheNote | None = None
         self.listed_eta: call_pb2.Eta | None = None
+        self.listings: list[scheduler_pb2.ListProgramsRequest] = []
         """Of the program that it lists."""
         self.leads = True
+        self.term = 0
+        """In which it leads; 0: it does not say."""
         self._turn = 0
         self._attempts: dict[tuple[str, str], int] = {}
         self._outboxes: list[asyncio.Queue[scheduler_pb2.ScheduleResponse | None]] = []
@@ -59,6 +62,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
             await rpc.abort(context, Failure(Reason.NOT_LEADER, "another scheduler leads"))
         outbox: asyncio.Queue[scheduler_pb2.ScheduleResponse | None] = asyncio.Queue()
         self._outboxes.append(outbox)
+        outbox.put_nowait(scheduler_pb2.ScheduleResponse(term=self.term))
         async with asyncio.TaskGroup() as tasks:
             reader = tasks.create_task(self._read(request_iterator, outbox))
             try:
@@ -66,6 +70,12 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
                     yield response
             finally:
                 reader.cancel()
+
+    async def Attend(
+        self, request: scheduler_pb2.AttendRequest, context: Context
+    ) -> AsyncGenerator[scheduler_pb2.AttendResponse]:
+        raise NotImplementedError  # only schedulers attend
+        yield
 
     async def ListWorkers(
         self, request: scheduler_pb2.ListWorkersRequest, context: Context
@@ -77,6 +87,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def ListPrograms(
         self, request: scheduler_pb2.ListProgramsRequest, context: Context
     ) -> scheduler_pb2.ListProgramsResponse:
+        self.listings.append(request)
         program = scheduler_pb2.ProgramStatus(program_id="p", eta=self.listed_eta)
         return scheduler_pb2.ListProgramsResponse(programs=[program])
 
@@ -109,7 +120,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     def say(self, event: scheduler_pb2.SchedulerEvent) -> None:
         """On all streams."""
         for outbox in self._outboxes:
-            outbox.put_nowait(scheduler_pb2.ScheduleResponse(events=[event]))
+            outbox.put_nowait(scheduler_pb2.ScheduleResponse(events=[event], term=self.term))
 
     def hang_up(self) -> None:
         """End all streams."""
@@ -128,7 +139,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
                 self.events.extend(request.events)
                 self.heard.notify_all()
             if decisions:
-                outbox.put_nowait(scheduler_pb2.ScheduleResponse(events=decisions))
+                outbox.put_nowait(scheduler_pb2.ScheduleResponse(events=decisions, term=self.term))
 
     def _decide(self, event: scheduler_pb2.GatewayEvent) -> scheduler_pb2.SchedulerEvent | None:
         match event.WhichOneof("event"):
@@ -168,6 +179,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
             prefill_token_seconds=self.speeds[0],
             step_seconds=self.speeds[1],
             cache=self.cache,
+            term=self.term,
         )
         return scheduler_pb2.SchedulerEvent(placement=placement)
 
@@ -215,6 +227,8 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
     script: Script = field(default_factory=lambda: counting(5))
     model: str = "tiny"
     stop_after: int | None = None
+    term: int = 0
+    """Calls that were placed in an earlier one are refused."""
     address: str = ""
     starts: list[worker_pb2.StartCall] = field(default_factory=list[worker_pb2.StartCall])
     aborted: list[int] = field(default_factory=list[int])
@@ -286,7 +300,12 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
     ) -> None:
         async for request in requests:
             async with self.changed:
-                if request.HasField("start"):
+                if request.HasField("start") and request.start.term < self.term:
+                    finish = worker_pb2.Finish(reason=call_pb2.FINISH_REASON_ERROR, error_reason="STALE_TERM")
+                    finish.term = self.term
+                    output = worker_pb2.CallOutput(slot=request.start.slot, finish=finish)
+                    outbox.put_nowait(worker_pb2.GenerateResponse(outputs=[output]))
+                elif request.HasField("start"):
                     self.starts.append(request.start)
                     self._tasks.append(tasks.create_task(self._play(request.start, outbox)))
                 else:

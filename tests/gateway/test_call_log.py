@@ -240,7 +240,8 @@ async def test_a_program_that_ends_while_there_is_no_scheduler_has_ended(world: 
     section, written = world.settings.gateway, list[workflow_pb2.LogEntry]()
     scheduler = Scheduler("alone", grace_seconds=0.0)
     async with asyncio.TaskGroup() as tasks:
-        calls = Calls(section, Models(world.registry, section), scheduler, Workers(tasks), Written(written))
+        workers = Workers(tasks, scheduler.outgrow)
+        calls = Calls(section, Models(world.registry, section), scheduler, workers, Written(written))
         with pytest.raises(Failure, match="scheduler"):
             calls.end_program("p")
     scheduler.close()

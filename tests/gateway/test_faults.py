@@ -58,7 +58,8 @@ async def test_a_call_that_comes_while_the_others_are_announced_is_submitted(wor
     fake = FakeScheduler()
     fake.holding = True
     async with serving(fake, world.registry, "scheduler-2") as address, asyncio.TaskGroup() as tasks:
-        scheduler, workers = Scheduler("gateway-2", 60.0), Workers(tasks)
+        scheduler = Scheduler("gateway-2", 60.0)
+        workers = Workers(tasks, scheduler.outgrow)
         second = _Asking("second", scheduler, workers)
         scheduler.submit(_Asking("first", scheduler, workers, second))
         conversation = tasks.create_task(scheduler.converse(address))

@@ -58,7 +58,7 @@ TOKENIZERS = {"byte level": _byte_level(), "metaspace": _metaspace()}
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 def test_parts_give_what_the_whole_gives(kind: str, texts: list[str]) -> None:
     tokenizer = CachingTokenizer(TOKENIZERS[kind], cache_bytes=5000)
@@ -71,7 +71,7 @@ def test_parts_give_what_the_whole_gives(kind: str, texts: list[str]) -> None:
         )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS)
 def test_the_tiny_models_too(tiny: CachingTokenizer, text: str) -> None:
     assert tiny.encode(text) == tiny.encode_whole(text)
@@ -90,7 +90,7 @@ def test_special_tokens_that_look_around_are_not_cut_at() -> None:
     assert cached.encode(text) == cached.encode_whole(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     prompts=st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=400), min_size=1, max_size=3),
     block_size=st.sampled_from([1, 4]),

@@ -240,5 +240,5 @@ class Pool(RuleBasedStateMachine):
         assert stage.held(text) == (self.dram, self.dram)
 
 
-Pool.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+Pool.TestCase.settings = settings(max_examples=100, stateful_step_count=50)
 TestPool = Pool.TestCase

@@ -48,7 +48,7 @@ def segments(draw: st.DrawFn, *, now: float = 1000.0) -> Segment:
 
 
 @given(name=st.sampled_from(retention.names()), segment=segments())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_policy_ranks_every_segment(name: str, segment: Segment) -> None:
     policy, again = retention.load(name), retention.load(name)
     rank = policy.rank(segment, 1000.0, PRESSURE)

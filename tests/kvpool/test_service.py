@@ -277,6 +277,14 @@ async def test_a_demoted_program_is_on_disk_alone_and_a_released_one_is_nobodys(
         assert not (await attached.status()).top_programs
 
 
+async def test_what_programs_hold_goes_to_disk_with_the_pool(start: Start, tmp_path: Path) -> None:
+    hashes = chain("a", 4)
+    async with start(ssd_directory=str(tmp_path / "ssd")) as pool, worker(pool.socket) as attached:
+        await attached.call(hashes)
+    async with start(ssd_directory=str(tmp_path / "ssd")) as pool, worker(pool.socket) as attached:
+        assert len((await attached.call(hashes)).offsets) == 4
+
+
 async def test_blocks_come_from_another_pool(endpoint: str, tmp_path: Path) -> None:
     cluster, hashes = f"kvpool-test-{next(_clusters)}", chain("a", 6)
     near = settings(endpoint, tmp_path / "near", cluster, name="near")

@@ -341,7 +341,7 @@ _entries = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(_entries, st.integers(0, 7)), max_size=20), st.data())
 def test_a_log_says_what_was_written_to_it_up_to_where_it_is_cut(
     steps: list[DiskEntry | int], data: st.DataObject

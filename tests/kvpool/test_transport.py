@@ -29,7 +29,7 @@ def flat(checksums: Sequence[Sequence[int]]) -> list[int]:
     return [value for block in checksums for value in block]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 200_000), st.integers(1, 3), st.integers(0, 11), st.integers(1, 4), st.data())
 def test_blocks_arrive_as_they_were(
     num_blocks: int, shard_bytes: int, num_shards: int, first: int, num_streams: int, data: st.DataObject

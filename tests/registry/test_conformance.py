@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
-from services.common.registry import EtcdError, Member
+from services.common.registry import EtcdError, Leader, Member, Registry
 from services.common.registry import etcd_pb2 as pb
 from services.common.registry.client import Client
 from services.common.registry.lease import LeaseLost, leased
@@ -270,6 +270,20 @@ class TestDirectory:
             assert (await anext(snapshots)).keys() == {"a"}
 
 
+async def until_told(leaders: AsyncGenerator[Leader | None]) -> Leader:
+    """The next one who leads."""
+    async for leader in leaders:
+        if leader is not None:
+            return leader
+    raise AssertionError("nobody leads")
+
+
+async def leads(registry: Registry, name: str = "scheduler") -> str | None:
+    """Whose id leads."""
+    leader = await registry.leader(name)
+    return leader and leader.id
+
+
 class TestElection:
     async def test_one_leads_and_the_next_takes_over(self, open_registry: Connect):
         async with asyncio.timeout(PATIENCE_SECONDS), open_registry() as one, open_registry() as two:
@@ -279,16 +293,16 @@ class TestElection:
             async def succeed() -> int:
                 waiting.set()
                 async with two.lead("scheduler", "two") as leadership:
-                    assert await one.leader("scheduler") == "two"
-                    return leadership.token
+                    assert await leads(one) == "two"
+                    return leadership.term
 
             async with asyncio.TaskGroup() as tasks, one.lead("scheduler", "one") as first:
                 second = tasks.create_task(succeed())
                 await waiting.wait()
-                assert await two.leader("scheduler") == "one"
+                assert await leads(two) == "one"
                 assert not first.lost.is_set()
             assert first.lost.is_set()
-            assert await second > first.token
+            assert await second > first.term
             assert await one.leader("scheduler") is None
 
     async def test_a_leader_that_loses_its_lease_is_told_and_replaced(
@@ -303,8 +317,48 @@ class TestElection:
             await client.revoke(candidates[0].lease)
             await first.lost.wait()
             async with registry.lead("scheduler", "two") as second:
-                assert await registry.leader("scheduler") == "two"
-                assert second.token > first.token
+                assert await leads(registry) == "two"
+                assert second.term > first.term
+
+    async def test_whoever_leads_is_told_with_address_and_term_as_it_changes(self, open_registry: Connect):
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            open_registry() as registry,
+            aclosing(registry.leaders("scheduler")) as leaders,
+        ):
+            assert await anext(leaders) is None
+            async with registry.lead("scheduler", "one", "one.example:1") as leadership:
+                leader = await until_told(leaders)
+                assert leader == await registry.leader("scheduler")
+                assert (leader.id, leader.address, leader.term) == ("one", "one.example:1", leadership.term)
+            assert await anext(leaders) is None
+
+    async def test_a_leader_that_is_dead_is_deposed_and_no_other(self, open_registry: Connect):
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            open_registry() as one,
+            open_registry() as two,
+            one.lead("scheduler", "one") as first,
+        ):
+            dead = await two.leader("scheduler")
+            assert dead is not None
+            assert await two.depose(dead)
+            await first.lost.wait()
+            async with two.lead("scheduler", "two") as second:
+                assert not await one.depose(dead)
+                assert await leads(one) == "two"
+                assert not second.lost.is_set()
+
+    async def test_whoever_has_heard_of_a_later_term_leads_a_later_one_still(self, open_registry: Connect):
+        async with asyncio.timeout(PATIENCE_SECONDS), open_registry() as registry:
+            heard = 10**12
+            async with registry.lead("scheduler", "one", above=heard) as first:
+                assert first.term > heard
+                leader = await registry.leader("scheduler")
+                assert leader is not None
+                assert leader.term == first.term
+            async with registry.lead("scheduler", "two") as second:
+                assert second.term > first.term
 
     async def test_elections_are_apart(self, open_registry: Connect):
         async with (
@@ -313,8 +367,8 @@ class TestElection:
             registry.lead("scheduler", "one"),
             registry.lead("scheduler2", "two"),
         ):
-            assert await registry.leader("scheduler") == "one"
-            assert await registry.leader("scheduler2") == "two"
+            assert await leads(registry) == "one"
+            assert await leads(registry, "scheduler2") == "two"
 
     async def test_a_candidate_that_gives_up_leaves_the_queue(
         self, open_registry: Connect, client: Client, cluster: str

@@ -9,6 +9,7 @@ import grpc
 
 from legato.v1 import call_pb2, scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 from services.common import rpc
+from services.common.errors import Failure, Reason
 from services.common.registry import Member, Registry
 from services.common.server import grpc_server
 
@@ -29,12 +30,19 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.watched = asyncio.Event()
         """Set when a stream is asked for."""
         self.says: asyncio.Queue[worker_pb2.WatchResponse | None] = asyncio.Queue()
+        self.terms: list[int] = []
+        """Of those who watched."""
+        self.latest_term = 0
+        """That it has heard of; earlier ones are refused."""
 
     async def Watch(
         self, request: worker_pb2.WatchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[worker_pb2.WatchResponse]:
         self.num_watched += 1
+        self.terms.append(request.term)
         self.watched.set()
+        if request.term < self.latest_term:
+            raise Failure(Reason.STALE_TERM, "stale", metadata={"term": str(self.latest_term)})
         cache = worker_pb2.CacheUpdate(reset=True, stored=[1, 2, 3])
         yield worker_pb2.WatchResponse(description=self.description, load=worker_pb2.Load(), cache=cache)
         while (response := await self.says.get()) is not None:
@@ -132,6 +140,14 @@ class FakeGateway:
         assert event.HasField("rejection"), event
         return event.rejection
 
+    async def greeting(self) -> int:
+        """The term that the scheduler leads, which it says at once. AioRpcError when the stream failed."""
+        async with asyncio.timeout(SECONDS):
+            response = await self._stream.read()
+        assert isinstance(response, scheduler_pb2.ScheduleResponse), "the stream ended"
+        assert not response.events
+        return response.term
+
     async def next(self) -> scheduler_pb2.SchedulerEvent:
         """The next decision. AioRpcError when the stream failed."""
         async with asyncio.timeout(SECONDS):
@@ -143,12 +159,12 @@ class FakeGateway:
 
 
 @asynccontextmanager
-async def fake_gateway(address: str, gateway_id: str) -> AsyncGenerator[FakeGateway]:
-    """A stream to the scheduler there; leaving cuts it."""
+async def fake_gateway(address: str, gateway_id: str, term: int = 0) -> AsyncGenerator[FakeGateway]:
+    """A stream to the scheduler there, from one that has heard of that term; leaving cuts it."""
     async with rpc.channel(address) as channel:
         stream = scheduler_pb2_grpc.SchedulerServiceStub(channel).Schedule()
         gateway = FakeGateway(stream)
-        hello = scheduler_pb2.Hello(gateway_id=gateway_id)
+        hello = scheduler_pb2.Hello(gateway_id=gateway_id, term=term)
         await gateway.send(scheduler_pb2.GatewayEvent(hello=hello))
         try:
             yield gateway

@@ -1,74 +1,179 @@
-"""Programs follow their records into the store, whatever becomes of the store."""
+"""Programs follow their records into the store, whatever becomes of the store and whoever else writes there."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
 
 from services.common.clock import VirtualClock
-from services.common.state import StoreUnavailable
+from services.common.registry import Leadership
+from services.common.state import Store, StoreUnavailable
 from services.common.state.embedded import EmbeddedStore
-from services.scheduler import archive
+from services.scheduler.archive import Archive
 from services.scheduler.config import SchedulerSection
-from services.scheduler.events import CallSubmitted, GatewayLost, ProgramChanged, ProgramEnded
+from services.scheduler.events import CallSubmitted, GatewayLost, ProgramChanged, ProgramEnded, ProgramRestored
 from services.scheduler.term import Term
 from tests.scheduler.fake_worker import SECONDS
 from tests.scheduler.stage import MODEL, Stage
 
 
 class FailingStore(EmbeddedStore):
-    """Its first write fails."""
+    """Its first write of a program fails."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(VirtualClock())
         self._error: Exception | None = error
         self.written = asyncio.Event()
 
-    async def put_many(self, items: Mapping[str, bytes], expire_seconds: float | None = None) -> None:
-        error, self._error = self._error, None
-        if error is not None:
+    async def write(
+        self,
+        fence: str,
+        token: int,
+        put: Mapping[str, bytes],
+        delete: Collection[str] = (),
+        expire_seconds: float | None = None,
+    ) -> int:
+        if put and (error := self._error) is not None:
+            self._error = None
             raise error
-        await super().put_many(items, expire_seconds)
-        self.written.set()
+        met = await super().write(fence, token, put, delete, expire_seconds)
+        if put:
+            self.written.set()
+        return met
+
+
+class AwayStore(EmbeddedStore):
+    """Nothing can be had of it for now."""
+
+    def __init__(self) -> None:
+        super().__init__(VirtualClock())
+        self.away = False
+
+    async def write(
+        self,
+        fence: str,
+        token: int,
+        put: Mapping[str, bytes],
+        delete: Collection[str] = (),
+        expire_seconds: float | None = None,
+    ) -> int:
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().write(fence, token, put, delete, expire_seconds)
 
 
 @asynccontextmanager
-async def term_with_a_change() -> AsyncGenerator[Term]:
-    term = Term(SchedulerSection())
-    term.feed(CallSubmitted(1, "p", "c", MODEL, prompt_tokens=16, max_tokens=16))
-    term.feed(GatewayLost(1))
+async def new_term(number: int = 1) -> AsyncGenerator[Term]:
+    term = Term(SchedulerSection(), Leadership(number))
     yield term
     term.end()
+
+
+@asynccontextmanager
+async def term_with_a_change(number: int = 1) -> AsyncGenerator[Term]:
+    async with new_term(number) as term:
+        change(term)
+        yield term
+
+
+def change(term: Term, program_id: str = "p") -> None:
+    """A program that the term knows, whose record is to be written."""
+    term.feed(CallSubmitted(1, program_id, "c", MODEL, prompt_tokens=16, max_tokens=16))
+    term.feed(GatewayLost(1))
+
+
+def archive(term: Term, store: Store, save_seconds: float = 60.0) -> Archive:
+    return Archive(term, store, save_seconds, expire_seconds=60.0)
+
+
+async def kept(store: Store) -> list[str]:
+    return sorted([key async for key, _ in store.items("")])
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("gone"), RuntimeError("a bug")])
 async def test_what_could_not_be_written_is_written_later(error: Exception) -> None:
     store = FailingStore(error)
     async with term_with_a_change() as term:
-        await archive.save(term, store, 60.0)
+        await archive(term, store).save()
         assert list(term.unsaved) == ["p"]
         async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as tasks:
-            keeping = tasks.create_task(archive.keep(term, store, 0.001, 60.0))
+            keeping = tasks.create_task(archive(term, store, 0.001).keep())
             await store.written.wait()
             keeping.cancel()
-    assert [key async for key, _ in store.items("")] == ["program/p"]
+    assert await kept(store) == ["program/p"]
 
 
 async def test_a_save_that_is_cancelled_forgets_nothing() -> None:
     entered = asyncio.Event()
 
     class Hanging(EmbeddedStore):
-        async def put_many(self, items: Mapping[str, bytes], expire_seconds: float | None = None) -> None:
-            entered.set()
-            await asyncio.Event().wait()
+        async def write(
+            self,
+            fence: str,
+            token: int,
+            put: Mapping[str, bytes],
+            delete: Collection[str] = (),
+            expire_seconds: float | None = None,
+        ) -> int:
+            if put:
+                entered.set()
+                await asyncio.Event().wait()
+            return token
 
     async with term_with_a_change() as term, asyncio.timeout(SECONDS):
         async with asyncio.TaskGroup() as tasks:
-            saving = tasks.create_task(archive.save(term, Hanging(VirtualClock()), 60.0))
+            saving = tasks.create_task(archive(term, Hanging(VirtualClock())).save())
             await entered.wait()
             saving.cancel()
         assert list(term.unsaved) == ["p"]
+
+
+async def test_a_term_that_is_over_overwrites_nothing_and_learns_that_it_is_over() -> None:
+    store = EmbeddedStore(VirtualClock())
+    early, late = Leadership(1), Leadership(2)
+    first, second = Term(SchedulerSection(), early), Term(SchedulerSection(), late)
+    written = archive(first, store)
+    await written.open()
+    change(first, "first's")
+    await written.save()
+    await archive(second, store).open()  # from here on the store knows of the second
+    change(first, "too late")
+    await written.save()
+    assert await kept(store) == ["program/first's"]
+    assert (early.lost.is_set(), early.later_term) == (True, 2)
+    assert not late.lost.is_set()
+    assert second.core.programs.get("first's") is not None
+    second.end()
+
+
+async def test_what_cannot_be_read_at_first_is_added_later_and_nothing_is_written_before() -> None:
+    store = AwayStore()
+    async with new_term(1) as term:
+        term.feed(ProgramRestored("p", "t", started=-100.0, num_finished=7, attained_seconds=42.0))
+        term.feed(ProgramRestored("ended", "t", started=-100.0, num_finished=1))
+        for program_id in ("p", "ended"):
+            change(term, program_id)
+        await archive(term, store).save()
+    store.away = True
+    async with new_term(2) as term:
+        later = archive(term, store)
+        await later.open()
+        change(term)
+        change(term, "ended")
+        term.feed(ProgramEnded("ended"))
+        await later.save()
+        assert set(term.unsaved) == {"p", "ended"}
+        store.away = False
+        await later.save()
+        program = term.core.programs.get("p")
+        assert program is not None
+        assert (program.num_finished, program.attained_seconds) == (7, 42.0)
+        assert term.core.programs.get("ended") is None
+        assert not term.unsaved
+        await later.save()
+        assert (program.num_finished, program.attained_seconds) == (7, 42.0)
+    assert await kept(store) == ["program/p"]
 
 
 @pytest.mark.parametrize("ending", ["rejected", "unlinked", "restarted too often"])
@@ -85,4 +190,5 @@ def test_however_a_program_ends_its_record_follows(ending: str) -> None:
         stage.lose("c1", attempt=1)
     stage.run(10.0)
     assert stage.core.programs.get("p") is None
-    assert ProgramChanged("p") in stage.actions[before:]
+    changed = [action.program_id for action in stage.actions[before:] if isinstance(action, ProgramChanged)]
+    assert "p" in changed

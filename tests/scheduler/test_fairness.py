@@ -59,14 +59,14 @@ def drain(drawn: list[tuple[float, list[float]]], error: float, seed: int) -> tu
     return worst, max(len(client.costs) for client in flows)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(clients, st.integers(0, 1000))
 def test_two_that_wait_differ_by_one_call_of_each_at_most(drawn: list[tuple[float, list[float]]], seed: int) -> None:
     worst, _ = drain(drawn, 0.0, seed)
     assert worst <= 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(clients, st.integers(0, 1000))
 def test_wrong_costs_widen_the_bound_by_what_is_wrong_with_the_calls_that_wait(
     drawn: list[tuple[float, list[float]]], seed: int
@@ -91,7 +91,7 @@ def test_a_call_that_never_ran_costs_nothing() -> None:
     assert tags.tag(flow, 1.0, 1.0).start == 0.0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(
         st.tuples(st.floats(0.0, 40.0), st.lists(st.floats(0.1, 4.0), min_size=1, max_size=8)),
@@ -187,7 +187,6 @@ def test_accounts_of_tenants_without_calls_are_dropped_when_there_are_too_many()
     assert tenants.get("busy") is busy
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 10.0), min_size=1, max_size=30))
 def test_the_turns_of_one_tenant_are_first_come_first_served(costs: list[float]) -> None:
     turns, flow = Turns(), Flow()

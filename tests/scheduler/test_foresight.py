@@ -298,7 +298,7 @@ def play(stage: Stage, steps: list[tuple[str, int, int, float, int]], *, said: b
     return stage.placed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_STEPS)
 def test_whatever_is_said_the_core_stays_whole(steps: list[tuple[str, int, int, float, int]]) -> None:
     stage = Stage(policy="legato", ordering="")
@@ -310,7 +310,7 @@ def test_whatever_is_said_the_core_stays_whole(steps: list[tuple[str, int, int, 
         stage.finish(place.call_id, place.program_id)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(_STEPS)
 def test_a_service_whose_word_never_holds_changes_no_decision(steps: list[tuple[str, int, int, float, int]]) -> None:
     without = Stage(policy="legato", ordering="")

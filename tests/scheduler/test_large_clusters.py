@@ -121,7 +121,7 @@ class Sparse(Traffic):
 
 
 class TestSparse(Sparse.TestCase):
-    settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=40, stateful_step_count=40)
 
     def setUp(self) -> None:
         patched = pytest.MonkeyPatch()

@@ -3,6 +3,7 @@
 import pytest
 
 from services.common.errors import Failure, Reason
+from services.common.registry import Leadership
 from services.scheduler.config import SchedulerSection
 from services.scheduler.events import CallSubmitted, GatewayLost
 from services.scheduler.term import Term
@@ -46,7 +47,7 @@ def submitted(link: int) -> CallSubmitted:
 
 
 async def test_what_a_stream_said_before_it_was_replaced_is_void() -> None:
-    term = Term(SchedulerSection())
+    term = Term(SchedulerSection(), Leadership(1))
     old = term.open("gateway")
     new = term.open("gateway")
     term.hear(old, submitted(old.link))
@@ -57,7 +58,7 @@ async def test_what_a_stream_said_before_it_was_replaced_is_void() -> None:
 
 
 async def test_a_term_that_is_over_opens_no_stream() -> None:
-    term = Term(SchedulerSection())
+    term = Term(SchedulerSection(), Leadership(1))
     term.end()
     with pytest.raises(Failure) as raised:
         term.open("gateway")

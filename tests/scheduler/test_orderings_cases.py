@@ -33,7 +33,6 @@ def by(values: list[float]) -> list[str]:
     return [str(place) for place in np.argsort(values, kind="stable")]
 
 
-@settings(deadline=None)
 @given(several)
 def test_ours_with_the_prior_is_plas(attained: list[float]) -> None:
     """Any falling hazard: least attained first, up to the stretches of the learned law."""
@@ -47,7 +46,6 @@ def test_ours_with_the_prior_is_plas(attained: list[float]) -> None:
             assert one < other
 
 
-@settings(deadline=None)
 @given(several, st.integers(1, 8), st.floats(0.5, 5.0), st.floats(1.5, 3.0))
 def test_plas_bins_are_first_come_first_served_inside(
     attained: list[float], queues: int, first: float, growth: float
@@ -63,7 +61,6 @@ def test_plas_bins_are_first_come_first_served_inside(
     assert order(policy, calls) == [str(place) for place in wanted]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 60.0), min_size=2, max_size=10))
 def test_mlfq_bins_calls_and_not_programs(prefills: list[float]) -> None:
     policy = ordering.load("mlfq", num_queues=6, first_bound_seconds=0.5, growth=2.0)
@@ -76,7 +73,7 @@ def test_mlfq_bins_calls_and_not_programs(prefills: list[float]) -> None:
     assert order(policy, calls) == [str(place) for place in wanted]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.2, 20.0)), min_size=1, max_size=25))
 def test_atlas_is_plas_on_chains(steps: list[tuple[int, float]]) -> None:
     stage = Stage(ordering="atlas", admission="open")
@@ -110,7 +107,6 @@ def test_atlas_counts_across_branches_as_published() -> None:
     assert program.served_seconds == 103.0
 
 
-@settings(deadline=None)
 @given(several, st.data())
 def test_srpt_and_ours_are_true_remaining_with_an_oracle(sizes: list[float], data: st.DataObject) -> None:
     attained = [data.draw(st.floats(0.0, 0.9)) * size for size in sizes]
@@ -126,7 +122,6 @@ def test_srpt_and_ours_are_true_remaining_with_an_oracle(sizes: list[float], dat
                 assert (mine - theirs > 1e-9 * mine) <= (one > other)
 
 
-@settings(deadline=None)
 @given(several)
 def test_sjf_is_the_mean_of_the_call(services: list[float]) -> None:
     calls = [call(expected(Point(1000.0), service=value), str(place)) for place, value in enumerate(services)]
@@ -154,7 +149,7 @@ def kairos_order(samples: list[list[float]]) -> list[str]:
     return order(ordering.load("kairos"), calls)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(2, 7))
 def test_kairos_order_is_that_of_means_where_laws_are_ordered(seed: int, agents: int) -> None:
     rng = random.Random(seed)
@@ -181,7 +176,6 @@ def test_kairos_order_is_nearly_that_of_means_where_laws_cross() -> None:
     assert 70 <= same <= 99, same
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(seconds, seconds, seconds), min_size=2, max_size=8))
 def test_hexgen_is_urgency_at_any_moment(drawn: list[tuple[float, float, float]]) -> None:
     """(service, what follows, deadline after arrival): greatest U = t - (SLO_s - waited) first."""
@@ -199,7 +193,6 @@ def test_hexgen_is_urgency_at_any_moment(drawn: list[tuple[float, float, float]]
         assert all(one >= other - 1e-6 for one, other in itertools.pairwise(ordered))
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(seconds, st.just(inf)), min_size=2, max_size=10))
 def test_edf_is_the_deadline_then_arrival(deadlines: list[float]) -> None:
     calls = [
@@ -208,7 +201,6 @@ def test_edf_is_the_deadline_then_arrival(deadlines: list[float]) -> None:
     assert order(ordering.load("edf"), calls) == by(deadlines)
 
 
-@settings(deadline=None)
 @given(several, st.data())
 def test_llmsched_at_its_ends(remaining: list[float], data: st.DataObject) -> None:
     information = [data.draw(st.floats(0.0, 3.0)) for _ in remaining]
@@ -227,7 +219,6 @@ def test_llmsched_explores_as_often_as_it_is_told() -> None:
         assert explored / 4000 == pytest.approx(explore, abs=0.03)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.0, 10.0), st.floats(0.0, 5.0)), min_size=2, max_size=10))
 def test_continuum_is_its_tuple(drawn: list[tuple[float, float]]) -> None:
     """(away, program arrival) under a TTL of 2 s, that of the public fork."""
@@ -239,7 +230,7 @@ def test_continuum_is_its_tuple(drawn: list[tuple[float, float]]) -> None:
     assert order(ordering.load("continuum", ttl_seconds=2.0), calls) == [str(place) for place in wanted]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.floats(0.05, 20.0), min_size=1, max_size=20), st.floats(0.0, 25.0), st.floats(0.0, 8.0))
 def test_continuum_pins_for_the_optimal_time(gaps: list[float], away: float, reload_seconds: float) -> None:
     gain = 1.0 + reload_seconds
@@ -250,7 +241,6 @@ def test_continuum_pins_for_the_optimal_time(gaps: list[float], away: float, rel
     assert pinned == (away <= optimum)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 100_000), min_size=2, max_size=10))
 def test_thunderagent_restores_the_shortest_context_first(tokens: list[int]) -> None:
     calls = [call(expected(), str(place), arrived=float(place), prompt=value) for place, value in enumerate(tokens)]
@@ -261,14 +251,12 @@ def test_thunderagent_restores_the_shortest_context_first(tokens: list[int]) -> 
     assert ordered == sorted(ordered)
 
 
-@settings(deadline=None)
 @given(several)
 def test_ps_tcs_is_the_most_uncertain_kind_first(entropies: list[float]) -> None:
     calls = [call(expected(uncertainty=value), str(place)) for place, value in enumerate(entropies)]
     assert order(ordering.load("ps_tcs"), calls) == by([-value for value in entropies])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(1.0, 50.0), st.floats(1.0, 50.0)), min_size=2, max_size=8))
 def test_tempo_prefers_goodput_per_second_among_what_can_be_in_time(drawn: list[tuple[float, float]]) -> None:
     """(remaining, deadline): with equal tokens per second, what has least left first, and the late ones last."""
@@ -281,7 +269,7 @@ def test_tempo_prefers_goodput_per_second_among_what_can_be_in_time(drawn: list[
 LAWS: list[Law] = [Lomax(1.5, 15.0), LogNormal(2.0, 1.2), FALLING, Point(40.0)]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     st.sampled_from(LAWS),
     st.floats(0.0, 30.0),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import Reason
@@ -201,7 +201,6 @@ HELD = (
 )
 
 
-@settings(deadline=None)
 @given(cached=st.integers(0, 60), own=HELD, other=HELD, threshold=st.floats(1.0, 4.0))
 def test_mooncake_fetches_where_the_best_prefix_is_much_longer_than_its_own(
     cached: int, own: Held, other: Held, threshold: float
@@ -282,7 +281,6 @@ def test_kairos_prefers_any_worker_below_capacity_to_one_above() -> None:
     assert costs[1] < 1.0 < 1e6 < costs[0]
 
 
-@settings(deadline=None)
 @given(alpha=st.floats(0, 1), base=st.floats(0.1, 20), taken=st.floats(0.1, 20), left=st.floats(0, 60))
 def test_hexgen_is_its_formula(alpha: float, base: float, taken: float, left: float) -> None:
     outlook = outlook_of(seqs=4)

@@ -48,7 +48,7 @@ def brute(law: Law, attained: float, least: float) -> float:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(law=st.sampled_from(LAWS), attained=st.floats(0.0, 6.0), least=st.sampled_from([0.0, 0.1, 1.0, 5.0]))
 def test_gittins_is_the_infimum_of_its_definition(law: Law, attained: float, least: float) -> None:
     found, least_possible = gittins(law, attained, least), brute(law, attained, least)
@@ -56,7 +56,7 @@ def test_gittins_is_the_infimum_of_its_definition(law: Law, attained: float, lea
     assert found <= least_possible * 1.08  # smooth laws are looked at in a few places only
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     rates=st.lists(st.floats(0.01, 3.0), min_size=len(EDGES), max_size=len(EDGES)),
     place=st.integers(0, 40),
@@ -74,7 +74,6 @@ def test_gittins_of_a_learned_law_is_exact_where_a_stretch_begins(
     assert gittins(law, elapsed, least) == pytest.approx(best, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 2000).map(lambda tenths: tenths / 10), min_size=2, max_size=8, unique=True),
     st.floats(0.5, 5.0),
@@ -85,7 +84,6 @@ def test_a_falling_hazard_serves_who_got_least(attained: list[float], shape: flo
     assert np.argsort(ranks).tolist() == np.argsort(attained).tolist()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 2000).map(lambda tenths: tenths / 10), min_size=2, max_size=8, unique=True))
 def test_a_learned_falling_hazard_does_too(attained: list[float]) -> None:
     law = Hazard([1.5 / (15.0 + middle(place)) for place in range(len(EDGES))])
@@ -95,7 +93,6 @@ def test_a_learned_falling_hazard_does_too(attained: list[float]) -> None:
     assert gittins(law, 5.0) < gittins(law, 50.0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.5, 12.0), min_size=2, max_size=8, unique=True))
 def test_a_rising_hazard_serves_who_got_most(attained: list[float]) -> None:
     attained.sort()
@@ -104,13 +101,11 @@ def test_a_rising_hazard_serves_who_got_most(attained: list[float]) -> None:
     assert gittins(Weibull(3.0, 10.0), 12.0) < gittins(Weibull(3.0, 10.0), 0.5) / 2
 
 
-@settings(deadline=None)
 @given(st.lists(seconds, min_size=2, max_size=8), st.floats(0.01, 3.0))
 def test_a_constant_hazard_tells_nobody_apart(attained: list[float], rate: float) -> None:
     assert len({round(gittins(Exponential(rate), value, 0.0), 9) for value in attained}) == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 2000).map(lambda tenths: tenths / 10), min_size=2, max_size=8, unique=True), st.data())
 def test_known_sizes_are_shortest_remaining_first(sizes: list[float], data: st.DataObject) -> None:
     attained = [data.draw(st.floats(0.0, size)) for size in sizes]
@@ -119,7 +114,7 @@ def test_known_sizes_are_shortest_remaining_first(sizes: list[float], data: st.D
         assert [phi(Point(size), value, 0.0) for size, value in zip(sizes, attained, strict=True)] == left
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(seconds, min_size=1, max_size=40), st.floats(0.0, 100.0))
 def test_hermes_is_the_formula_of_its_code(samples: list[float], attained: float) -> None:
     left = [sample - attained for sample in samples if sample > attained]
@@ -159,7 +154,7 @@ def test_hermes_often_disagrees_with_gittins(same_kind: bool, low: float, high: 
     assert low < min(rates) <= max(rates) < high, rates
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0.01, 20.0), min_size=1, max_size=30), st.floats(0.0, 30.0))
 def test_a_time_to_live_is_worth_most(samples: list[float], gain: float) -> None:
     law = Empirical(samples)

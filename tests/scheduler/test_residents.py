@@ -58,4 +58,4 @@ class Crowd(Traffic):
 
 
 TestCrowd = Crowd.TestCase
-TestCrowd.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestCrowd.settings = settings(max_examples=100, stateful_step_count=40)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.common.laws import NEVER, Quantiles
-from services.common.registry import Registry
+from services.common.registry import Leadership, Registry
 from services.scheduler import workflow_watcher
 from services.scheduler.config import SchedulerSection
 from services.scheduler.events import CallForeseen, Event, ForecasterLost
@@ -20,7 +20,7 @@ class Heard(Term):
     """A term that remembers what it is fed."""
 
     def __init__(self) -> None:
-        super().__init__(SchedulerSection())
+        super().__init__(SchedulerSection(), Leadership(1))
         self.events: list[Event] = []
         self._came = asyncio.Event()
 

@@ -100,6 +100,14 @@ async def test_what_is_set_already_stays(address: str) -> None:
     assert said["OPENAI_CUSTOM_HEADERS"].splitlines() == ["x-team: a", *own]
 
 
+async def test_clients_get_the_clusters_key(address: str, tmp_path: Path) -> None:
+    said = await environment(address, LEGATO_API_KEY="ours", OPENAI_API_KEY="openai's")
+    assert said["OPENAI_API_KEY"] == said["LEGATO_API_KEY"] == "ours"
+    file = tmp_path / "connection.json"
+    file.write_text(json.dumps({"addresses": [address], "api_key": "the file's"}), encoding="utf-8")
+    assert (await environment(str(file)))["OPENAI_API_KEY"] == "the file's"
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "door"),
     [

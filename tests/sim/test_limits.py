@@ -5,7 +5,7 @@ from functools import cache
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.laws import Exponential, Point
@@ -119,7 +119,6 @@ def _best(prompt: int, output: int) -> Prices:
     return best_prices(demands([_chain("p", [0.0], output=output, own=prompt)]), capacity)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10), st.integers(0, 2048), st.floats(0, 1), st.sampled_from([(100, 2), (1, 500), (30_000, 200)]))
 def test_no_step_is_worth_more_than_it_lasts(
     num_decoding: int, prefill: int, filled: float, lengths: tuple[int, int]
@@ -163,7 +162,6 @@ def test_waits_count_in_the_limit_of_a_busy_cluster() -> None:
     assert bound.busy > bound.critical + 50
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(2, 8)), min_size=1, max_size=4))
 def test_no_order_of_whole_programs_beats_the_limits(jobs: list[tuple[int, int]]) -> None:
     # One seat: programs run one after another; the best order of them is above every limit.

@@ -114,7 +114,7 @@ FAULTS = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(FAULTS, st.integers(1, 1000), st.sampled_from([1 << 27, 1 << 33]), st.sampled_from([0, 1 << 28]))
 def test_whatever_fails_every_call_ends_once(faults: list[Fault], seed: int, dram: int, ssd: int) -> None:
     programs = _programs(4, seed)

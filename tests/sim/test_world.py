@@ -187,7 +187,7 @@ FAULTS = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(FAULTS, st.integers(1, 1000), st.sampled_from(["fcfs", "legato"]))
 def test_whatever_fails_every_call_ends_once(faults: list[Fault], seed: int, policy: str) -> None:
     programs = _programs(4, seed)

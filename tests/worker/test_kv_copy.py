@@ -37,7 +37,7 @@ def bytes_of(tensor: "torch.Tensor") -> bytes:
 
 @pytest.mark.parametrize("blocks_first", [False, True])
 @pytest.mark.parametrize("num_shards", [1, 2])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_what_is_saved_comes_back(blocks_first: bool, num_shards: int, data: st.DataObject) -> None:
     tensors = caches(blocks_first)

@@ -224,6 +224,44 @@ async def test_no_role_is_both_and_an_unknown_one_is_refused() -> None:
         assert description.role == kv_pb2.WORKER_ROLE_BOTH
 
 
+async def test_a_call_of_an_earlier_term_is_refused_and_those_that_run_go_on() -> None:
+    engine = FakeEngine()
+    async with asyncio.timeout(SECONDS), serving(engine) as (stub, _):
+        early, late = stub.Generate(), stub.Generate()
+        await early.write(start(1, term=5))
+        running = await engine.started.get()
+        await late.write(start(1, term=7))
+        await engine.started.get()
+        await early.write(start(2, term=6, num_resumed_tokens=3))
+        [refused] = (await batch(early)).outputs
+        assert (refused.slot, refused.offset) == (2, 3)
+        assert (refused.finish.error_reason, refused.finish.term) == ("STALE_TERM", 7)
+        await early.write(start(3))  # of a term that is not known
+        await engine.started.get()
+        engine.step((running.key, output(0, 1)))
+        assert (await batch(early)).outputs[0].slot == 1
+        assert engine.started.empty()
+
+
+async def test_a_watcher_of_an_earlier_term_is_told_so_at_once_and_refused_from_then_on() -> None:
+    async with asyncio.timeout(SECONDS), serving(FakeEngine(), report_interval_seconds=5.0) as (stub, _):
+        first, second = stub.Watch(worker_pb2.WatchRequest(term=5)), stub.Watch(worker_pb2.WatchRequest(term=5))
+        await news(first)
+        await news(second)
+        successor = stub.Watch(worker_pb2.WatchRequest(term=7))
+        await news(successor)
+        for stale in (first, second, stub.Watch(worker_pb2.WatchRequest(term=6))):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await news(stale)
+            failure = rpc.failure_from(refused.value)
+            assert (failure.reason, failure.metadata) == (Reason.STALE_TERM, {"term": "7"})
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.SetRole(worker_pb2.SetRoleRequest(role=kv_pb2.WORKER_ROLE_DECODE, term=6))
+        assert rpc.failure_from(refused.value).reason is Reason.STALE_TERM
+        await stub.SetRole(worker_pb2.SetRoleRequest(role=kv_pb2.WORKER_ROLE_DECODE, term=7))
+        assert (await news(successor)).description.role == kv_pb2.WORKER_ROLE_DECODE
+
+
 async def test_a_watcher_that_has_heard_nothing_yet_hears_of_the_role_too() -> None:
     watcher = Watcher(worker_pb2.WatchResponse(description=worker_pb2.WorkerDescription(worker_id="w")))
     watcher.describe(worker_pb2.WorkerDescription(worker_id="w", role=kv_pb2.WORKER_ROLE_PREFILL))

@@ -202,7 +202,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(ACTIONS, max_size=40), st.integers(25, 60), st.integers(1, 6), st.integers(6, 30))
 def test_whatever_happens_every_call_ends_once(
     actions: list[tuple[str, tuple[int, ...] | int | float]], num_blocks: int, num_seqs: int, budget: int

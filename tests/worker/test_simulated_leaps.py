@@ -87,7 +87,7 @@ def states(bench: Bench) -> list[tuple[float, dict[str, float], set[int]]]:
     return result
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(ACTIONS, max_size=30), SHAPES)
 def test_leaps_change_nothing_that_is_told(actions: list[tuple[str, Any]], shape: Shape) -> None:
     leaping, stepping = play(actions, shape), play(actions, replace(shape, leap_seconds=0.0))

@@ -290,7 +290,7 @@ events = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(told=st.lists(st.tuples(events, st.floats(-5.0, 100.0)), max_size=60))
 def test_nothing_that_is_told_breaks_it(told: list[tuple[Event, float]]) -> None:
     core, now = Core(Limits(silent_seconds=150.0)), 0.0

@@ -279,7 +279,7 @@ events = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(events, max_size=60))
 def test_any_log_is_survived_and_parents_are_earlier_calls_of_the_same_program(log: list[Event]):
     one, other = Structure(2, 12, 2, 10), Structure(2, 12, 2, 10)

@@ -5,9 +5,9 @@
 
 from services.common.registry.connection import EtcdError, Unavailable
 from services.common.registry.directory import Registry
-from services.common.registry.election import Leadership
+from services.common.registry.election import Leader, Leadership
 from services.common.registry.in_turn import InTurn
 from services.common.registry.membership import Member
 from services.common.registry.opening import connect
 
-__all__ = ["EtcdError", "InTurn", "Leadership", "Member", "Registry", "Unavailable", "connect"]
+__all__ = ["EtcdError", "InTurn", "Leader", "Leadership", "Member", "Registry", "Unavailable", "connect"]

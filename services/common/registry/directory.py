@@ -16,7 +16,7 @@ from services.common.registry import election
 from services.common.registry.beside import beside
 from services.common.registry.client import Client
 from services.common.registry.connection import EtcdError, Unavailable
-from services.common.registry.election import Leadership
+from services.common.registry.election import Candidate, Election, Leader, Leadership
 from services.common.registry.lease import LeaseLost, hold, leased
 from services.common.registry.membership import Member, Membership
 from services.common.registry.view import View, value_of
@@ -61,20 +61,33 @@ class Registry:
                     shown = dict(view.members)
                     yield dict(shown)
 
-    def lead(self, name: str, id: str) -> AbstractAsyncContextManager[Leadership]:
-        """Wait until `id` leads `name`; resign on leaving. The block must watch `lost` and stop acting then."""
-        return election.leading(self._client, self._election(name), id.encode(), self._lease_seconds)
+    def lead(self, name: str, id: str, address: str = "", above: int = 0) -> AbstractAsyncContextManager[Leadership]:
+        """Wait until `id` leads `name`; resign on leaving. The block must watch `lost` and stop acting then.
 
-    async def leader(self, name: str) -> str | None:
-        """The id that leads now. `Unavailable` if etcd does not answer."""
-        entry = await election.leader(self._client, self._election(name))
-        return entry.value.decode() if entry else None
+        `above`: the latest term that `id` has heard of; its own will be later.
+        """
+        candidate = Candidate(id, address)
+        return election.leading(self._client, self._election(name), candidate, self._lease_seconds, above)
+
+    async def leader(self, name: str) -> Leader | None:
+        """Who leads now. `Unavailable` if etcd does not answer."""
+        found, _ = await election.leader(self._client, self._election(name))
+        return found
+
+    def leaders(self, name: str) -> AsyncGenerator[Leader | None]:
+        """Who leads, once etcd has answered and after each change; None: nobody. While etcd is away nothing is yielded
+        and the last holds. Close it (aclosing) to stop watching."""
+        return election.leaders(self._client, self._election(name), self._lease_seconds / 2)
+
+    async def depose(self, leader: Leader) -> bool:
+        """End the lead of one whose process is known to be dead; False: it had ended. `Unavailable`: perhaps done."""
+        return await election.depose(self._client, leader)
 
     def _members_of(self, service: str) -> str:
         return f"{self._root}/members/{_word(service)}/"
 
-    def _election(self, name: str) -> str:
-        return f"{self._root}/leaders/{_word(name)}"
+    def _election(self, name: str) -> Election:
+        return Election(f"{self._root}/leaders/{_word(name)}", f"{self._root}/eras/{_word(name)}")
 
     async def _keep_announced(self, member: Member, announced: asyncio.Event) -> NoReturn:
         key = self._members_of(member.service) + _word(member.id)

@@ -1,69 +1,158 @@
 """Leader election: the candidate whose key is oldest leads, the next waits for that key to go.
 
-etcd's own recipe and key layout (`<prefix>/<lease in hex>`), so that its tools can watch or take part. The revision at
-which the leader's key was made only grows from leader to leader: it is the fencing token.
+etcd's own recipe and key layout (`<prefix>/<lease in hex>`), so that its tools can watch or take part. The term of a
+leader is the revision at which its key was made, above an *era* in the upper half of 64 bits: terms only grow from
+leader to leader, also where etcd lost its data and counts from one again, for who led or met a later term stands
+`above` it, and the era is raised until that holds.
+
+A leader stays one until etcd says otherwise. While etcd is away nobody else can be elected by it; who is elected
+behind the back of a leader that cannot reach it has a later term, which everybody obeys who has heard of it
+(docs/decisions/0015). So being cut off from etcd ends no term by itself.
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import grpc
 
+from services.common.registry import etcd_pb2 as pb
 from services.common.registry.beside import beside
 from services.common.registry.client import Client, Entry
 from services.common.registry.connection import EtcdError, Unavailable
 from services.common.registry.lease import Lease, LeaseLost, deleted, leased
+from services.common.registry.watch import Compacted, watch
 
 RETRY_SECONDS = 0.2
+_ERA_BITS = 32
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One who stands for election, or leads."""
+
+    id: str
+    address: str
+    """host:port; empty: it cannot be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader(Candidate):
+    """Who leads."""
+
+    term: int
+    key: str
+    revision: int
+    """At which the key was written."""
+
+
+@dataclass(slots=True)
 class Leadership:
     """Being the leader."""
 
-    token: int
+    term: int
     """Fencing token: greater than that of any leader before."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when leadership ended, or could not be confirmed for a lease's time. It does not come back."""
+    """Set when leadership ended. It does not come back."""
+    later_term: int = 0
+    """One that was met, if any was."""
+
+    def overtake(self, term: int) -> None:
+        """Somebody has heard of a later term: this one is over."""
+        self.later_term = max(self.later_term, term)
+        self.lost.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """Where its keys are."""
+
+    prefix: str
+    era_key: str
 
 
 @asynccontextmanager
-async def leading(client: Client, prefix: str, value: bytes, ttl_seconds: int) -> AsyncGenerator[Leadership]:
-    """Wait until elected; resign on leaving. The block is not interrupted when leadership is lost: watch `lost`."""
+async def leading(
+    client: Client, election: Election, candidate: Candidate, ttl_seconds: int, above: int
+) -> AsyncGenerator[Leadership]:
+    """Wait until elected; resign on leaving. The block is not interrupted when leadership is lost: watch `lost`.
+
+    `above`: the latest term that the candidate has heard of."""
     elected: asyncio.Future[Leadership] = asyncio.get_running_loop().create_future()
-    async with beside(_candidate(client, prefix, value, ttl_seconds, elected)):
+    async with beside(_stand(client, election, candidate, ttl_seconds, above, elected)):
         yield await elected
 
 
-async def leader(client: Client, prefix: str) -> Entry | None:
-    """The leader's key, if there is a leader."""
-    entries = (await client.list(f"{prefix}/")).entries
-    return min(entries, key=lambda entry: entry.create_revision, default=None)
+async def leader(client: Client, election: Election) -> tuple[Leader | None, int]:
+    """Who leads, if anybody does, and the revision at which that was so."""
+    listing = await client.list(f"{election.prefix}/")
+    if not listing.entries:
+        return None, listing.revision
+    first = min(listing.entries, key=lambda entry: entry.create_revision)
+    era, _ = await _era(client, election)
+    candidate = _candidate_of(first.value)
+    found = Leader(candidate.id, candidate.address, _term(era, first), first.key, first.mod_revision)
+    return found, listing.revision
 
 
-async def _candidate(
-    client: Client, prefix: str, value: bytes, ttl_seconds: int, elected: "asyncio.Future[Leadership]"
+async def leaders(client: Client, election: Election, silence_seconds: float) -> AsyncGenerator[Leader | None]:
+    """Who leads, once etcd has answered and after each change; None: nobody. Waits while etcd is away."""
+    while True:
+        try:
+            found, listed_at = await leader(client, election)
+            yield found
+            changes = watch(
+                client.connection, f"{election.prefix}/", after=listed_at, silence_seconds=silence_seconds, prefix=True
+            )
+            async with aclosing(changes) as batches:
+                async for _ in batches:
+                    found, _ = await leader(client, election)
+                    yield found
+        except (Unavailable, Compacted) as loss:
+            logger.info("leader of %s unknown for now: %s", election.prefix, loss)
+
+
+async def depose(client: Client, deposed: Leader) -> bool:
+    """End the lead of one who is dead for certain; False: it had ended. `Unavailable`: perhaps done."""
+    key = deposed.key.encode()
+    response = await client.txn(
+        [pb.Compare(target=pb.Compare.MOD, key=key, mod_revision=deposed.revision)],
+        [pb.RequestOp(delete=pb.DeleteRequest(key=key))],
+    )
+    return response.succeeded
+
+
+async def _stand(
+    client: Client,
+    election: Election,
+    candidate: Candidate,
+    ttl_seconds: int,
+    above: int,
+    elected: "asyncio.Future[Leadership]",
 ) -> None:
     """Stand for election, with a new lease whenever one is lost; once elected, lead until that is lost."""
+    value = json.dumps({"id": candidate.id, "address": candidate.address}).encode()
     while not elected.done():
         try:
-            async with leased(client, ttl_seconds) as lease:
-                mine = await _campaign(client, prefix, value, lease)
+            async with leased(client, ttl_seconds, until_told=True) as lease:
+                mine = await _campaign(client, election.prefix, value, lease)
+                term = await _begin(client, election, mine, above)
                 if elected.cancelled():
                     return
-                leadership = Leadership(mine.create_revision)
+                leadership = Leadership(term)
                 elected.set_result(leadership)
                 try:
                     await deleted(client, ttl_seconds, mine.key, mine.mod_revision)
                 finally:
                     leadership.lost.set()  # before the lease is given back, which may take its time
         except LeaseLost as loss:
-            logger.warning("%s: %s", prefix, loss)
+            logger.warning("%s: %s", election.prefix, loss)
 
 
 async def _campaign(client: Client, prefix: str, value: bytes, lease: Lease) -> Entry:
@@ -97,3 +186,53 @@ async def _enter(client: Client, key: str, value: bytes, lease: Lease) -> Entry:
         if mine is None:
             raise LeaseLost(f"{key} was deleted")
         return mine
+
+
+async def _begin(client: Client, election: Election, mine: Entry, above: int) -> int:
+    """The term of the leader whose key is `mine`, in an era in which it is later than `above`."""
+    while True:
+        try:
+            era, written_at = await _era(client, election, mine)
+            if (term := _term(era, mine)) > above:
+                return term
+            raised = str((above >> _ERA_BITS) + 1).encode()
+            await client.txn(
+                [pb.Compare(target=pb.Compare.MOD, key=election.era_key.encode(), mod_revision=written_at)],
+                [
+                    pb.RequestOp(put=pb.PutRequest(key=election.era_key.encode(), value=raised)),
+                    # As it is, so that those who watch the candidates look again.
+                    pb.RequestOp(put=pb.PutRequest(key=mine.key.encode(), value=mine.value, lease=mine.lease)),
+                ],
+            )
+        except Unavailable:
+            await asyncio.sleep(RETRY_SECONDS)
+        except EtcdError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                raise LeaseLost("the server no longer knows the lease") from error
+            raise
+
+
+async def _era(client: Client, election: Election, mine: Entry | None = None) -> tuple[int, int]:
+    """The era and the revision at which it was written. LeaseLost if the key `mine` is not there at that moment."""
+    read = pb.RequestOp(range=pb.RangeRequest(key=election.era_key.encode()))
+    stands = pb.Compare(target=pb.Compare.CREATE)
+    if mine is not None:
+        stands.key, stands.create_revision = mine.key.encode(), mine.create_revision
+    response = await client.txn([stands] if mine is not None else [], [read])
+    if not response.succeeded:
+        raise LeaseLost("the key was deleted")
+    kvs = response.responses[0].range.kvs
+    return (int(kvs[0].value), kvs[0].mod_revision) if kvs else (0, 0)
+
+
+def _term(era: int, entry: Entry) -> int:
+    return era << _ERA_BITS | entry.create_revision
+
+
+def _candidate_of(value: bytes) -> Candidate:
+    """A candidate; one of etcd's own tools has an id alone."""
+    try:
+        record = cast("dict[str, object]", json.loads(value))
+        return Candidate(str(record["id"]), str(record["address"]))
+    except (ValueError, KeyError, TypeError):
+        return Candidate(value.decode(errors="replace"), "")

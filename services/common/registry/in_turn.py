@@ -21,6 +21,7 @@ class InTurn:
         self._service = service
         self._attend = attend
         self._members: Mapping[str, Member] = {}
+        self._first = ""
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -28,6 +29,12 @@ class InTurn:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             tasks.create_task(self._go_round())
+
+    def prefer(self, id: str) -> None:
+        """Try this one first, and now if nobody is attended to."""
+        if id != self._first:
+            self._first = id
+            self._changed.set()
 
     async def _watch(self) -> None:
         async with aclosing(self._registry.watch(self._service)) as snapshots:
@@ -39,15 +46,18 @@ class InTurn:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             self._changed.clear()
-            for name in sorted(self._members):
+            for name in sorted(self._members, key=lambda name: (name != self._first, name)):
                 if (member := self._members.get(name)) is not None and await self._attend(member):
                     pause = _FIRST_PAUSE_SECONDS
-            await self._change_within(pause if self._members else None)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            if await self._change_within(pause if self._members else None):
+                pause = _FIRST_PAUSE_SECONDS
+            else:
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    async def _change_within(self, seconds: float | None) -> None:
+    async def _change_within(self, seconds: float | None) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
-            pass
+            return False
+        return True

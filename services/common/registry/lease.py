@@ -33,14 +33,15 @@ class Lease:
 
 
 @asynccontextmanager
-async def leased(client: Client, ttl_seconds: int) -> AsyncGenerator[Lease]:
+async def leased(client: Client, ttl_seconds: int, *, until_told: bool = False) -> AsyncGenerator[Lease]:
     """A lease for the time of the block: waits for etcd, keeps it alive, revokes it on leaving.
 
-    When it is lost, the block is cancelled and LeaseLost raised.
+    When it is lost, the block is cancelled and LeaseLost raised. `until_told`: it is lost only when the server says so,
+    and goes on being renewed beyond its time while the server says nothing.
     """
     lease = await _grant(client, ttl_seconds)
     try:
-        async with beside(_keep_alive(client, lease)):
+        async with beside(_keep_alive(client, lease, until_told)):
             yield lease
     finally:
         with suppress(EtcdError):
@@ -79,13 +80,14 @@ async def _grant(client: Client, ttl_seconds: int) -> Lease:
             logger.warning("waiting for a lease: %s", failure)
 
 
-async def _keep_alive(client: Client, lease: Lease) -> NoReturn:
+async def _keep_alive(client: Client, lease: Lease, until_told: bool) -> NoReturn:
     try:
-        async with asyncio.timeout_at(lease.valid_until) as limit:
+        async with asyncio.timeout_at(None if until_told else lease.valid_until) as limit:
             while True:
                 await asyncio.sleep(lease.ttl_seconds / 3)
                 lease.valid_until = await _renew(client, lease)
-                limit.reschedule(lease.valid_until)
+                if not until_told:
+                    limit.reschedule(lease.valid_until)
     except TimeoutError:
         raise LeaseLost(f"not renewed for {lease.ttl_seconds} s") from None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from services.common import tls
 from services.common.config import RegistrySection, SettingsError
 from services.common.registry.client import Client
 from services.common.registry.connection import Connection
@@ -46,8 +47,12 @@ def _credentials(section: RegistrySection) -> grpc.ChannelCredentials | None:
         if section.cert_file:
             raise SettingsError("[registry] ca_file: needed with cert_file")
         return None
-    files = (section.ca_file, section.key_file, section.cert_file)
+    cert_file, key_file = section.cert_file, section.key_file
+    if not cert_file and (own := tls.own()) is not None:
+        cert_file, key_file = own.cert_file, own.key_file
     try:
-        return grpc.ssl_channel_credentials(*(Path(file).read_bytes() if file else None for file in files))
+        return grpc.ssl_channel_credentials(
+            *(Path(file).read_bytes() if file else None for file in (section.ca_file, key_file, cert_file))
+        )
     except OSError as error:
         raise SettingsError(f"[registry] {error.filename}: {error.strerror}") from None

@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from services.common.clock import Clock, LoopClock
@@ -18,6 +18,7 @@ class EmbeddedStore:
         self._values = _Expiring(clock)
         self._once = _Expiring(clock)
         self._streams: dict[str, Stream] = {}
+        self._fences: dict[str, int] = {}
         self.users = 0
         """How many connections share it."""
 
@@ -30,6 +31,20 @@ class EmbeddedStore:
     async def put_many(self, items: Mapping[str, bytes], expire_seconds: float | None = None) -> None:
         for key, value in items.items():
             self._values.put(key, value, expire_seconds)
+
+    async def write(
+        self,
+        fence: str,
+        token: int,
+        put: Mapping[str, bytes],
+        delete: Collection[str] = (),
+        expire_seconds: float | None = None,
+    ) -> int:
+        met = self._fences[fence] = max(token, self._fences.get(fence, 0))
+        if met == token:
+            await self.put_many(put, expire_seconds)
+            await self.delete(*delete)
+        return met
 
     async def delete(self, *keys: str) -> None:
         for key in keys:

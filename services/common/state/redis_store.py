@@ -6,11 +6,12 @@ for a stream does so in turns that end within the timeout, so a server that hang
 command, and on connections of its own: it takes none from the others, and is not repeated where one breaks, for
 the first try may have been given entries.
 
-Keys: `legato:{cluster}:data:{key}`, and `legato:{cluster}:once:...` for request ids.
+Keys: `legato:{cluster}:data:{key}`, `legato:{cluster}:once:...` for request ids and `legato:{cluster}:fence:...`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from services.common.config import StateSection
+from services.common.state import credentials
 from services.common.state.store import KEPT_ENTRIES, ONCE_SECONDS, GroupStatus, StoreUnavailable
 
 _MAX_CONNECTIONS: Final = 32
@@ -34,6 +36,8 @@ _ACKNOWLEDGED: Final = 1_000
 # What a server refuses for its own state (no memory, no replicas, a failed snapshot, a permission) has no class of its
 # own in redis-py, so all its errors count.
 _UNAVAILABLE = (RedisError, OSError)
+_PIPELINED: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+"""What redis-py puts before the server's words: it holds what was to be written, which has no place in a log."""
 
 _INCREMENT: Final = """
 local first = redis.call('GET', KEYS[2])
@@ -50,6 +54,24 @@ if first then return first end
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'e', ARGV[1])
 redis.call('SET', KEYS[2], id, 'EX', ARGV[2])
 return id
+"""
+
+# Tokens are compared as text, the shorter being the smaller: Lua's numbers are doubles.
+_WRITE: Final = """
+local met = redis.call('GET', KEYS[1])
+if met and (#met > #ARGV[1] or (#met == #ARGV[1] and met > ARGV[1])) then return met end
+redis.call('SET', KEYS[1], ARGV[1])
+for at = 2, #KEYS do
+  local value = ARGV[at + 1]
+  if not value then
+    redis.call('DEL', KEYS[at])
+  elseif ARGV[2] == '' then
+    redis.call('SET', KEYS[at], value)
+  else
+    redis.call('SET', KEYS[at], value, 'PX', ARGV[2])
+  end
+end
+return ARGV[1]
 """
 
 _ACKNOWLEDGE: Final = """
@@ -107,7 +129,6 @@ async def connect(section: StateSection, cluster: str) -> AsyncGenerator["RedisS
 
 
 def _pool(section: StateSection, retries: int) -> BlockingConnectionPool:
-    password = section.password.get_secret_value()
     return BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]: its keywords are untyped
         section.url,
         max_connections=_MAX_CONNECTIONS,
@@ -115,7 +136,7 @@ def _pool(section: StateSection, retries: int) -> BlockingConnectionPool:
         socket_timeout=section.timeout_seconds,
         socket_connect_timeout=section.timeout_seconds,
         retry=Retry(ConstantBackoff(0.02), retries, supported_errors=(RedisConnectionError,)),
-        **({"password": password} if password else {}),
+        **credentials.of(section),
     )
 
 
@@ -128,9 +149,11 @@ class RedisStore:
         self._waiting: Any = waiting
         self._data = f"{prefix}data:"
         self._once = f"{prefix}once:"
+        self._fence = f"{prefix}fence:"
         self._timeout_seconds = timeout_seconds
         self._increment = client.register_script(_INCREMENT)
         self._append = client.register_script(_APPEND)
+        self._write = client.register_script(_WRITE)
         self._acknowledge = client.register_script(_ACKNOWLEDGE)
         self._drop_idle = client.register_script(_DROP_IDLE)
         self._status = client.register_script(_STATUS)
@@ -150,6 +173,19 @@ class RedisStore:
             for key, value in items.items():
                 transaction.set(self._data + key, value, px=_milliseconds(expire_seconds))
             await transaction.execute()
+
+    async def write(
+        self,
+        fence: str,
+        token: int,
+        put: Mapping[str, bytes],
+        delete: Collection[str] = (),
+        expire_seconds: float | None = None,
+    ) -> int:
+        keys = (self._fence + fence, *(self._data + key for key in (*put, *delete)))  # what has no value is deleted
+        async with self._bounded():
+            met = await self._write(keys=keys, args=(token, _milliseconds(expire_seconds) or "", *put.values()))
+        return int(met)
 
     async def delete(self, *keys: str) -> None:
         if keys:
@@ -261,7 +297,8 @@ class RedisStore:
             async with asyncio.timeout(self._timeout_seconds):
                 yield
         except _UNAVAILABLE as error:
-            raise StoreUnavailable(f"the state store fails: {str(error) or type(error).__name__}") from error
+            said = _PIPELINED.sub("", str(error)) or type(error).__name__
+            raise StoreUnavailable(f"the state store fails: {said}") from error
         finally:
             if task.cancelling() > num_cancelled:  # redis-py loses a cancellation that meets its look at a connection
                 raise asyncio.CancelledError

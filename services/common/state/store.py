@@ -9,7 +9,7 @@ A *group* is a place in a stream that the store keeps for its readers: each entr
 pending until it is acknowledged. A reader that wants entries again seeks back.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -58,6 +58,19 @@ class Store(Protocol):
 
     async def put_many(self, items: Mapping[str, bytes], expire_seconds: float | None = None) -> None:
         """All of them or, when this raises, possibly none; never some."""
+        ...
+
+    async def write(
+        self,
+        fence: str,
+        token: int,
+        put: Mapping[str, bytes],
+        delete: Collection[str] = (),
+        expire_seconds: float | None = None,
+    ) -> int:
+        """Put values and remove others: all of it or, when this raises, possibly nothing; nothing where the fence has
+        met a greater token. Returns the greatest that it has met: `token`, if it was done. Fences are no keys.
+        """
         ...
 
     async def delete(self, *keys: str) -> None:

@@ -23,6 +23,8 @@ def error_body(failure: Failure) -> str:
 def error_headers(failure: Failure) -> dict[str, str]:
     """What else the caller is told: the reason, and when to come back where that helps."""
     headers = {REASON_HEADER: failure.reason.name.lower()}
+    if failure.reason.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if failure.retry_after_seconds is not None or failure.reason.http_status in (429, 503):
         headers["Retry-After"] = str(max(1, math.ceil(failure.retry_after_seconds or 0.0)))
     return headers

@@ -14,14 +14,29 @@ from dataclasses import asdict
 from pathlib import Path
 
 import grpc
+from pydantic import BaseModel
 
 import legato
+from services.common import tls
+from services.common.config import ClusterSection, SettingsError, TlsSection, load
 from services.worker.calibrate.calibration import Calibration, Sizes, calibrate
 from services.worker.calibrate.measure import Disturbed
 
 
+class _Settings(BaseModel):
+    """What there is to know of the cluster."""
+
+    cluster: ClusterSection = ClusterSection()
+    tls: TlsSection = TlsSection()
+
+
 def main() -> None:
     arguments = _arguments()
+    try:
+        settings = load(_Settings)
+        tls.assume(tls.identity(settings.tls, settings.cluster.name, "operator"))
+    except SettingsError as error:
+        sys.exit(f"calibrate: {error}")
     try:
         found = asyncio.run(_calibrate(arguments))
     except* (Disturbed, ValueError, ConnectionError, legato.LegatoError, grpc.aio.AioRpcError) as errors:

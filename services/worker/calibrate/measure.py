@@ -118,7 +118,7 @@ async def connected(addresses: Sequence[str], seed: int) -> AsyncGenerator[list[
         benches: list[Bench] = []
         running: list[asyncio.Task[None]] = []
         for number, address in enumerate(addresses):
-            stub = worker_pb2_grpc.WorkerServiceStub(await stack.enter_async_context(rpc.channel(address)))
+            stub = worker_pb2_grpc.WorkerServiceStub(await stack.enter_async_context(rpc.channel(address, "worker")))
             described: worker_pb2.DescribeResponse = await stub.Describe(worker_pb2.DescribeRequest())
             benches.append(Bench(described.description, seed * 1000 + number))
             running.append(tasks.create_task(benches[-1].converse(stub.Generate())))

@@ -186,7 +186,7 @@ class PoolClient:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        channel = rpc.channel(self._address)
+        channel = rpc.channel(self._address, "kvpool")
         self._stub = kvpool_pb2_grpc.KVPoolServiceStub(channel)
         try:
             loop.run_forever()

@@ -1,0 +1,108 @@
+"""Vigil: every scheduler's watch over the one that leads, so that a dead one is followed at once, not after its lease.
+
+A stream is held to the leader. When it breaks, and nobody listens at the leader's address any more or somebody else
+does, the process is dead for certain: its key in the election is deleted, and whoever is next leads. Whatever is less
+certain is left to the lease, which alone ends the lead of a host that vanished: silence, no route, and a refusal by a
+host whose leader was never reached from here, for that may be a firewall's (but for our own host's).
+"""
+
+import asyncio
+import logging
+import socket
+from contextlib import aclosing
+
+import grpc
+
+from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
+from services.common import rpc
+from services.common.errors import Reason
+from services.common.registry import Leader, Registry, Unavailable
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 1.0
+_CONNECT_SECONDS = 1.0
+
+
+class Vigil:
+    """Over whoever leads but is not `scheduler_id`."""
+
+    def __init__(self, registry: Registry, election: str, scheduler_id: str) -> None:
+        self._registry = registry
+        self._election = election
+        self._scheduler_id = scheduler_id
+        self.found_dead_at: float | None = None
+        """The last leader, by the event loop's clock."""
+
+    async def keep(self) -> None:
+        """Until cancelled. Raises EtcdError if the registry refuses us."""
+        watch: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as tasks, aclosing(self._registry.leaders(self._election)) as leaders:
+            async for leader in leaders:
+                if watch is not None:
+                    watch.cancel()
+                watch = None
+                if leader is not None and leader.address and leader.id != self._scheduler_id:
+                    self.found_dead_at = None
+                    watch = tasks.create_task(self._watch(leader), name=f"watch {leader.id}")
+
+    async def _watch(self, leader: Leader) -> None:
+        """Stay with one leader until it is dead."""
+        host = leader.address.rpartition(":")[0].strip("[]")
+        reached = await _ours(host)
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        while True:
+            attended, replaced = await _attend(leader)
+            if attended:
+                reached = True
+                pause_seconds = _FIRST_PAUSE_SECONDS
+            if replaced or (reached and await _refused(leader.address)):
+                self.found_dead_at = asyncio.get_running_loop().time()
+                _log.warning("scheduler %s, which leads, is dead: its lead is ended", leader.id)
+                try:
+                    await self._registry.depose(leader)
+                    return
+                except Unavailable as failure:
+                    _log.warning("its lead is not ended: %s", failure)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+
+async def _attend(leader: Leader) -> tuple[bool, bool]:
+    """Hold the stream until it ends. Whether the leader was there, and whether another process lives at its address."""
+    attended = False
+    async with rpc.channel(leader.address, "scheduler") as channel:
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        try:
+            async for _ in stub.Attend(scheduler_pb2.AttendRequest(scheduler_id=leader.id)):
+                attended = True
+        except grpc.aio.AioRpcError as error:
+            return attended, rpc.failure_from(error).reason is Reason.SCHEDULER_NOT_FOUND
+    return attended, False
+
+
+async def _ours(host: str) -> bool:
+    """Whether that is an address of this host."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        family, kind, _, _, address = found[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+async def _refused(address: str) -> bool:
+    """Whether the host is there and says that nobody listens."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # TimeoutError is one
+        return False
+    writer.close()
+    return False

@@ -1,0 +1,93 @@
+"""Schedulers of several terms: a gateway follows the latest that it has heard of, and goes back to none."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from legato.v1 import scheduler_pb2
+from tests.gateway.asking import CHAT, chat
+from tests.gateway.conftest import Make, World
+from tests.gateway.fakes import FakeScheduler, serving
+
+EARLY, LATE = 5, 7
+
+
+@pytest.fixture
+async def world(make_world: Make) -> AsyncIterator[World]:
+    """Its scheduler leads the later term and keeps calls waiting."""
+    async with make_world() as made:
+        made.scheduler.term = LATE
+        made.scheduler.holding = True
+        made.scheduler.hang_up()
+        yield made
+
+
+def successor_of(world: World, term: int) -> FakeScheduler:
+    successor = FakeScheduler()
+    successor.workers, successor.term = world.workers, term
+    return successor
+
+
+async def asked(world: World) -> "asyncio.Task[tuple[int, Any, Any]]":
+    """A call that waits at the scheduler of the later term."""
+    asking = asyncio.create_task(world.post(CHAT, chat()))
+    await world.scheduler.wait_for("submit")
+    return asking
+
+
+async def test_a_placement_tells_the_worker_in_which_term_it_was_made(world: World) -> None:
+    world.scheduler.holding = False
+    status, _, _ = await world.post(CHAT, chat())
+    assert status == 200
+    assert [start.term for start in world.worker.starts] == [LATE]
+
+
+async def test_nothing_that_is_decided_in_an_earlier_term_is_obeyed(world: World) -> None:
+    asking = await asked(world)
+    world.scheduler.leads = False
+    stale = successor_of(world, EARLY)
+    async with serving(stale, world.registry, "scheduler-2"):
+        world.scheduler.hang_up()
+        hellos = await stale.wait_for("hello", 2)
+        await stale.wait_for("submit", 2)  # placed by it, twice
+        assert [hello.term for hello in hellos] == [LATE, LATE]
+        assert world.worker.starts == []
+        stale.term = LATE + 1
+        status, _, _ = await asking
+    assert status == 200
+    assert {start.term for start in world.worker.starts} == {LATE + 1}
+
+
+async def test_a_worker_that_has_heard_of_a_later_term_makes_its_gateways_look_for_it(world: World) -> None:
+    asking = await asked(world)
+    world.worker.term = LATE + 1
+    async with serving(successor_of(world, LATE + 1), world.registry, "scheduler-2"):
+        [submit] = world.scheduler.said("submit")
+        world.scheduler.say(scheduler_pb2.SchedulerEvent(placement=placement_of(world, submit)))
+        status, _, _ = await asking
+    assert status == 200
+    assert [start.term for start in world.worker.starts] == [LATE + 1]
+
+
+def placement_of(world: World, submit: scheduler_pb2.SubmitCall) -> scheduler_pb2.Placement:
+    return scheduler_pb2.Placement(
+        program_id=submit.identity.program_id,
+        call_id=submit.identity.call_id,
+        attempt=1,
+        worker_id=world.worker.worker_id,
+        worker_address=world.worker.address,
+        term=world.scheduler.term,
+    )
+
+
+async def test_a_new_leader_is_followed_while_the_one_before_it_says_nothing(world: World) -> None:
+    asking = await asked(world)
+    async with (
+        world.registry.lead("scheduler", "scheduler-2", above=LATE) as leadership,
+        serving(successor_of(world, leadership.term), world.registry, "scheduler-2"),
+    ):
+        status, _, _ = await asking
+    assert status == 200
+    assert [start.term for start in world.worker.starts] == [leadership.term]

@@ -1,0 +1,30 @@
+"""A real redis-server behind TLS and a password, which it reads from its standard input."""
+
+import contextlib
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+from tests.servers import binary, free_port
+
+
+@contextlib.contextmanager
+def locked_redis(certificates: Path, password: str, user: str = "") -> Generator[int]:
+    """Its port; it may not listen yet. `user`: one beside the default one, with the same password."""
+    port = free_port()
+    settings = [
+        f"bind 127.0.0.1 127.0.0.2\nport 0\ntls-port {port}\nsave ''",
+        f"tls-ca-cert-file {certificates}/ca.pem",
+        f"tls-cert-file {certificates}/redis.pem\ntls-key-file {certificates}/redis.key",
+        f"requirepass {password}",
+        f"user {user} on >{password} ~* &* +@all" if user else "",
+    ]
+    process = subprocess.Popen([binary("redis-server"), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stdin is not None
+    process.stdin.write("\n".join(settings).encode())
+    process.stdin.close()
+    try:
+        yield port
+    finally:
+        process.kill()
+        process.wait()
