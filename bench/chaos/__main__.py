@@ -7,7 +7,6 @@ service are processes on three nodes (network namespaces). Fails when an invaria
 import argparse
 import asyncio
 import json
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -39,7 +38,8 @@ def main() -> None:
         for one in plan.draw(asked.seed, asked.seconds, asked.kinds, asked.pause_seconds, asked.targets):
             console.print(str(one), highlight=False)
         return
-    shutil.rmtree(arguments.logs, ignore_errors=True)
+    for old in arguments.logs.glob("*.log"):
+        old.unlink()
     report = asyncio.run(_run(asked, console))
     for line in report.lines():
         console.print(line, highlight=False)
@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--targets", default="", help="only services and nodes whose names begin so")
     parser.add_argument("--doors", nargs="+", default=["sdk", "http", "sdk"], choices=("sdk", "http"), metavar="DOOR")
     parser.add_argument("--plan", action="store_true", help="print the plan and end")
-    parser.add_argument("--logs", type=Path, default=Path("build/chaos"), help="a folder of its own")
+    parser.add_argument("--logs", type=Path, default=Path("build/chaos"), help="folder; logs in it are removed first")
     parser.add_argument("--out", type=Path, default=Path("bench/results/chaos.json"))
     return parser.parse_args()
 

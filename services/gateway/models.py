@@ -52,10 +52,11 @@ class Models:
             return self._only()
         if served := self._served.get(name):
             return served.model
-        if self._members is None or name in {_model(member) for member in self._members.values()}:
-            raise Failure(Reason.NO_WORKER, f"the model {name!r} is being loaded", "model", retry_after_seconds=1.0)
-        known = ", ".join(sorted(self._served)[:20]) or "none"
         shown = name if len(name) <= 100 else f"{name[:100]}..."
+        if not self._members or name in {_model(member) for member in self._members.values()}:
+            # With no worker at all nobody can say which models there are: they may be about to come back.
+            raise Failure(Reason.NO_WORKER, f"no worker serves {shown!r} yet", "model", retry_after_seconds=1.0)
+        known = ", ".join(sorted(self._served)[:20]) or "none"
         raise Failure(Reason.MODEL_NOT_FOUND, f"the model {shown!r} does not exist; served: {known}", "model")
 
     def listed(self) -> list[gateway_pb2.Model]:

@@ -14,6 +14,7 @@ import grpc
 
 from legato.v1 import kvpool_pb2, kvpool_pb2_grpc
 from services.common import rpc
+from services.common.errors import Reason
 from services.common.registry import Member, Registry
 from services.scheduler import kv_translation, metrics
 from services.scheduler.errands import Errands
@@ -71,9 +72,10 @@ class _Follower:
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
 
     async def _hear(self, pool_id: str, stub: kvpool_pb2_grpc.KVPoolServiceStub) -> bool:
-        """Hold one stream until it ends or turns out to be another pool's; whether the pool said anything."""
+        """Hold one stream until it ends or turns out to be another pool's; whether the pool said anything, and may
+        again soon."""
         position = self._positions.setdefault(pool_id, _Position())
-        heard = False
+        heard = stops = False
         request = kvpool_pb2.WatchReplicasRequest(since=position.revision, arena_id=position.arena_id)
         stream = stub.WatchReplicas(request, wait_for_ready=True)
         try:
@@ -89,10 +91,12 @@ class _Follower:
                 position.revision = response.revision
                 self._term.feed(kv_translation.pool_reported(pool_id, response))
         except grpc.aio.AioRpcError as error:
-            _log.warning("pool %s: watching ended: %s", pool_id, rpc.failure_from(error))
+            failure = rpc.failure_from(error)
+            stops = failure.reason is Reason.DRAINING
+            _log.warning("pool %s: watching ended: %s", pool_id, failure)
         finally:
             stream.cancel()
             if heard:
                 metrics.POOLS.dec()
                 self._term.feed(PoolAway(pool_id))
-        return heard
+        return heard and not stops

@@ -11,6 +11,7 @@ import grpc
 
 from legato.v1 import worker_pb2, worker_pb2_grpc
 from services.common import rpc
+from services.common.errors import Reason
 from services.common.registry import Member, Registry
 from services.scheduler import translation
 from services.scheduler.events import FleetKnown, RoleChanged, WorkerLost
@@ -59,8 +60,9 @@ class _Follower:
             self._settle(member)
 
     async def _hear(self, member: Member, stub: worker_pb2_grpc.WorkerServiceStub) -> bool:
-        """Hold one stream until it ends or turns out to be another worker's; whether the worker said anything."""
-        worker_id = ""
+        """Hold one stream until it ends or turns out to be another worker's; whether the worker said anything, and may
+        again soon."""
+        worker_id, stops = "", False
         stream = stub.Watch(worker_pb2.WatchRequest(term=self._term.number), wait_for_ready=True)
         try:
             async for response in stream:
@@ -76,6 +78,7 @@ class _Follower:
                 self._report(worker_id, response)
         except grpc.aio.AioRpcError as error:
             failure = rpc.failure_from(error)
+            stops = failure.reason is Reason.DRAINING
             _log.warning("worker %s: watching ended: %s", member.id, failure)
             self._term.heed(failure)
         finally:
@@ -83,7 +86,7 @@ class _Follower:
             if worker_id:
                 self._term.reports.pop(worker_id, None)
                 self._term.feed(WorkerLost(worker_id))
-        return worker_id != ""
+        return worker_id != "" and not stops
 
     def _join(self, response: worker_pb2.WatchResponse, member: Member) -> None:
         description = response.description

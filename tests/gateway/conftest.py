@@ -80,7 +80,8 @@ def make_world(model_path: Path) -> Make:
             await stack.enter_async_context(serving(scheduler, members))
             gateway = await stack.enter_async_context(running(settings))
             http = await stack.enter_async_context(aiohttp.ClientSession(f"http://{gateway.http_address}"))
-            await ready(http)
+            if num_workers:
+                await ready(http)
             yield World(gateway, scheduler, workers, members, http, settings)
 
     return make
