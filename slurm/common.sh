@@ -8,11 +8,13 @@ export LEGATO_SITE LEGATO_JOB_DIR
 
 # The owner's only: passwords, keys and what programs say lie here.
 umask 077
-mkdir -p "$LEGATO_JOB_DIR/secrets" "$LEGATO_JOB_DIR/jobs"
+mkdir -p "$LEGATO_JOB_DIR/secrets" "$LEGATO_JOB_DIR/jobs" "$LEGATO_JOB_DIR/followed"
 
+set +u # modules and a site's own file are seldom written for it
 for module in $MODULES; do module load "$module"; done
 # shellcheck source=/dev/null
 [[ -z $SETUP ]] || source "$SETUP"
+set -u
 [[ -z $STORES_BIN ]] || PATH=$STORES_BIN:$PATH
 
 # Settings of all services: LEGATO_<SECTION>__<FIELD>, see legato.toml.
@@ -38,7 +40,7 @@ make_keys() {
       [[ -s $secrets/$name ]] || head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$secrets/$name"
     done
     if [[ $TLS == yes && ($# -gt 0 || ! -e $tls/ca.pem) ]]; then
-      (in_environment python -m legato certs "$tls" --cluster "$CLUSTER_NAME" --renew \
+      (cd "$LEGATO_HOME" && in_environment python -m legato certs "$tls" --cluster "$CLUSTER_NAME" --renew \
         --names "$(IFS=,; echo "localhost,127.0.0.1${*:+,$*}")")
     fi
   ) 9>"$secrets/.lock"
@@ -128,15 +130,16 @@ supervise() {
 
 # SIGUSR1 to this shell: the walltime is near, or `legato slurm` says that this job (leaving), or all of the cluster
 # (draining) is to go. Else another job follows: it waits for this one's end, whatever that is (afterany), and stands in
-# the queue meanwhile. Not `scontrol requeue`: that ends this job at once, and sites may forbid it.
+# the queue meanwhile. Not `scontrol requeue`: that ends this job at once, and sites may forbid it. One follows, also if
+# Slurm requeues this job after that: two control jobs at once would write the same files.
 notice() {
-  local tell=USR1 told=("${steps[@]}")
+  local tell=USR1 told=("${steps[@]}") followed=$LEGATO_JOB_DIR/followed/$SLURM_JOB_ID
   echo "$(date +%T) the end of job $job is near"
   if [[ -e $LEGATO_JOB_DIR/draining || -e $LEGATO_JOB_DIR/leaving/$SLURM_JOB_ID ]]; then
     tell=USR2
     told=("${steps[0]}") # in a heterogeneous job the control nodes': workers stay until programs are done
-  elif [[ -z ${followed:-} ]]; then
-    successor && followed=yes || echo "no job follows: sbatch failed" >&2
+  elif [[ ! -e $followed ]]; then
+    successor && : >"$followed" || echo "no job follows: sbatch failed" >&2
   fi
   kill -"$tell" "${told[@]}" || true # srun passes it on to its tasks
 }

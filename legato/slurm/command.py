@@ -103,12 +103,12 @@ def _logs(values: Site, arguments: argparse.Namespace) -> int:
 
 def _client(values: Site) -> Client:
     """A client that does not wait: a person does."""
-    return Client(str(values.job_dir / "connection.json"), max_retries=0, reconnect_seconds=0.0)
+    return Client(str(values.connection_file), max_retries=0, reconnect_seconds=0.0)
 
 
 def _connection(values: Site) -> dict[str, Any]:
     try:
-        return json.loads((values.job_dir / "connection.json").read_text(encoding="utf-8"))
+        return json.loads(values.connection_file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
 

@@ -20,6 +20,11 @@ def element(job: Job) -> int:
     return int(found[1]) if found else 0
 
 
+def _waits_for(job: Job, other: Job) -> bool:
+    """Whether it waits in the place of the other one, as one that follows it does, or is it."""
+    return job.state == "PENDING" and element(job) == element(other)
+
+
 def free_elements(jobs: Sequence[Job], count: int) -> str:
     """The lowest numbers that no job has, as `--array` takes them."""
     taken = {element(job) for job in jobs}
@@ -55,7 +60,8 @@ def scale(site: Site, role: str, wanted: int, workers: Sequence[Worker]) -> tupl
         script = site.job_dir / "jobs" / f"workers-{role}.sh"
         if not script.exists():
             raise SiteError(f"no {role} workers were submitted here: `legato slurm submit` with {commands.ROLES[role]}")
-        return [queue.run(str(script), f"--array={free_elements(live, wanted - len(live))}").strip()], []
+        # One that leaves keeps its number until it is gone: its pool's directory on a shared disk has it too.
+        return [queue.run(str(script), f"--array={free_elements(waiting_or_running, wanted - len(live))}").strip()], []
     nodes = [job.nodes for job in live if job.state == "RUNNING"]
     gone = to_leave(live, work_by_node(workers, nodes), len(live) - wanted)
     leaving.mkdir(mode=0o700, exist_ok=True)
@@ -63,6 +69,6 @@ def scale(site: Site, role: str, wanted: int, workers: Sequence[Worker]) -> tupl
         if job.state == "RUNNING":
             (leaving / job.plain_id).touch()
             queue.signal(job, "USR1")
-        else:
-            queue.cancel([job.id])
+        if waiting := [each.id for each in waiting_or_running if _waits_for(each, job)]:
+            queue.cancel(waiting)
     return [], [job.id for job in gone]

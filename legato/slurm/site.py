@@ -112,6 +112,8 @@ class Site:
         self.values = values
         self.job_dir = job_dir
         """The cluster's directory, which all nodes see."""
+        self.connection_file = job_dir / "connection.json"
+        """For clients; there once a call could be served."""
 
     def __getitem__(self, key: str) -> str:
         return self.values[key]

@@ -26,15 +26,22 @@ def write_scripts(site: Site, kinds: dict[str, list[str]]) -> dict[str, Path]:
 
 
 def submit(site: Site, whole: bool) -> dict[str, str]:
-    """Submit every kind of job; kind to job id. All or none: SlurmError when Slurm refuses one, and when the
-    cluster has jobs already."""
-    if live := queue.jobs(commands.job_names(site)):
+    """Submit every kind of job that the cluster has none of; kind to job id. All or none: SlurmError when Slurm refuses
+    one, when there is none to submit, and while the cluster is drained or is one job."""
+    kinds = commands.kinds(site, whole)
+    live = queue.jobs(commands.job_names(site))
+    names = {job.name for job in live}
+    lacking = {kind: command for kind, command in kinds.items() if f"{site['CLUSTER_NAME']}-{kind}" not in names}
+    in_one = whole or commands.whole_name(site) in names
+    if live and (in_one or not lacking or (site.job_dir / DRAINING).exists()):
         ids = ", ".join(job.id for job in live)
         raise queue.SlurmError(
             f"{site['CLUSTER_NAME']} has jobs already: {ids} (`legato slurm scale` changes how many)"
         )
-    paths = write_scripts(site, commands.kinds(site, whole))
+    paths = write_scripts(site, lacking)
     (site.job_dir / DRAINING).unlink(missing_ok=True)
+    if not live:  # it is of a cluster that is over
+        site.connection_file.unlink(missing_ok=True)
     submitted: dict[str, str] = {}
     try:
         for kind, path in paths.items():

@@ -38,13 +38,15 @@ class Certificate:
         return grpc.ssl_server_certificate_configuration([(Path(key_file).read_bytes(), Path(cert_file).read_bytes())])
 
     def _renew(self, _: ssl.SSLObject, __: str | None, ___: ssl.SSLContext) -> None:
-        stamps = self._now()
-        if stamps != self._stamps:
-            try:
+        try:
+            stamps = self._now()
+            if stamps != self._stamps:
+                self._stamps = stamps
+                # A context that loads a certificate without its key has none left: tried on another one first.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files)
                 self._context.load_cert_chain(*self._files)
-            except OSError as error:
-                _log.warning("the doors' certificate stays as it was: %s", error)
-            self._stamps = stamps
+        except OSError as error:
+            _log.warning("the doors' certificate stays as it was: %s", error)
 
     def _now(self) -> tuple[int, ...]:
         return tuple(os.stat(file).st_mtime_ns for file in self._files)

@@ -66,8 +66,9 @@ class Children:
             await self.retire(name, timeout_seconds)
 
     async def retire(self, name: str, timeout_seconds: float) -> None:
-        """Stop one child for good, likewise."""
-        keeper = self._keepers.pop(name)
+        """Stop one child for good, likewise. Nothing for one that goes already."""
+        if (keeper := self._keepers.pop(name, None)) is None:
+            return
         keeper.cancel()
         await asyncio.wait((keeper,))
         if (pid := self.pids.get(name)) is not None:

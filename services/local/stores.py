@@ -14,6 +14,8 @@ _PEER = "http://127.0.0.1:2380"
 _HEALTH_SECONDS = 60.0
 """etcd reads its data first, from a shared file system perhaps."""
 _ASK_AGAIN_SECONDS = 0.1
+_REFUSALS = ("user name is empty", "permission denied")
+"""Of an etcd that asks for a password, to one who shows none: without a certificate, and with one."""
 
 
 class StoreFailed(Exception):
@@ -82,8 +84,13 @@ async def protect_etcd(endpoint: str, password: str, own: Certificate | None = N
             if not code:
                 break
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
-    if not password or (await ask("get", "/legato"))[0]:
-        return  # none wanted, or one asked for already
+    if not password:
+        return
+    code, said = await ask("get", "/legato")
+    if code and any(refusal in said for refusal in _REFUSALS):
+        return
+    if code:  # it may be open to all: not knowing is no reason to go on
+        raise StoreFailed(f"etcd does not say whether it asks for a password: {said}")
     await ask("user", "add", ETCD_USER, "--interactive=false", say=password)
     await ask("user", "grant-role", ETCD_USER, "root")
     code, said = await ask("auth", "enable")

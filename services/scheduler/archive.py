@@ -2,8 +2,8 @@
 
 Written behind, `save_seconds` after a change at the latest while the store answers; while it does not, the newest
 changed programs are remembered and written later. Nothing ever waits for the store except the beginning of a term, and
-that only for one answer: what could not be read then is read later, and added to what has happened meanwhile; nothing
-is written before. The store's fence refuses a scheduler of an earlier term than one it has met.
+that no longer than `_OPEN_SECONDS`: what was not read then is read later, and added to what has happened meanwhile;
+nothing is written before. The store's fence refuses a scheduler of an earlier term than one it has met.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ _PREFIX = "program/"
 _FENCE = "scheduler"
 _BATCH = 1_000
 _MOST_UNSAVED = 100_000
+_OPEN_SECONDS = 2.0  # a store that answers slowly, and often, would hold up all calls
 _FIELDS = (
     "num_finished",
     "num_restarted",
@@ -49,9 +50,10 @@ class Archive:
     async def open(self) -> None:
         """Tell the term's core what earlier ones knew, now if the store answers."""
         try:
-            await self._restore()
-        except StoreUnavailable as failure:
-            _log.warning("programs are not restored yet: %s", failure)
+            async with asyncio.timeout(_OPEN_SECONDS):
+                await self._restore()
+        except (StoreUnavailable, TimeoutError) as failure:
+            _log.warning("programs are not restored yet: %r", failure)
 
     async def keep(self) -> None:
         """Write changed programs until cancelled, whatever becomes of single writes."""

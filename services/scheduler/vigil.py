@@ -38,8 +38,12 @@ class Vigil:
     async def keep(self) -> None:
         """Until cancelled. Raises EtcdError if the registry refuses us."""
         watch: asyncio.Task[None] | None = None
+        watched: Leader | None = None
         async with asyncio.TaskGroup() as tasks, aclosing(self._registry.leaders(self._election)) as leaders:
             async for leader in leaders:
+                if watch is not None and leader == watched:
+                    continue  # other candidates came or went; what is known of this one stays known
+                watched = leader
                 if watch is not None:
                     watch.cancel()
                 watch = None

@@ -176,6 +176,21 @@ async def test_what_cannot_be_read_at_first_is_added_later_and_nothing_is_writte
     assert await kept(store) == ["program/p"]
 
 
+async def test_a_store_that_answers_too_slowly_holds_up_no_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowStore(EmbeddedStore):
+        async def items(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
+            await asyncio.Event().wait()
+            yield "", b""
+
+    monkeypatch.setattr("services.scheduler.archive._OPEN_SECONDS", 0.0)
+    store = SlowStore(VirtualClock())
+    async with new_term() as term:
+        late = archive(term, store)
+        async with asyncio.timeout(SECONDS):
+            await late.open()
+        assert not term.core.programs.get("p")
+
+
 @pytest.mark.parametrize("ending", ["rejected", "unlinked", "restarted too often"])
 def test_however_a_program_ends_its_record_follows(ending: str) -> None:
     stage = Stage(max_attempts=1)

@@ -60,6 +60,7 @@ async def test_a_gateway_that_has_heard_of_a_later_term_ends_the_earlier(schedul
             await gateway.greeting()
     assert rpc.failure_from(raised.value).reason is Reason.STALE_TERM
     second = await next_leader(members, FAR)
+    await leads(scheduler)  # elected, it has yet to begin
     async with fake_gateway(second.address, "g", FAR) as gateway:
         assert await gateway.greeting() == second.term
 

@@ -10,10 +10,11 @@ import pytest
 
 from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
 from services.common import registry
-from services.common.registry import Registry
+from services.common.registry import Leader, Registry
 from services.common.server import grpc_server
 from services.scheduler.config import Settings
 from services.scheduler.service import running
+from services.scheduler.vigil import Vigil
 from tests.scheduler.fake_worker import SECONDS
 from tests.scheduler.test_service import leads
 from tests.servers import free_port
@@ -133,3 +134,30 @@ async def test_a_leader_in_whose_place_another_process_answers_is_dead(settings:
     again = settings.model_copy(update={"scheduler": settings.scheduler.model_copy(update={"port": port})})
     async with members.lead("scheduler", "life before", f"127.0.0.1:{port}"), running(again) as scheduler:
         await leads(scheduler)
+
+
+async def test_who_leads_is_attended_on_when_other_candidates_come_and_go() -> None:
+    seen: list[asyncio.Task[object]] = []
+    told = asyncio.Event()
+
+    class Told(Registry):
+        def __init__(self) -> None:
+            """Without etcd."""
+
+        async def leaders(self, name: str) -> AsyncGenerator[Leader | None]:
+            for _ in range(3):
+                yield Leader("leader", f"127.0.0.1:{server.port}", 1, "key", 1)
+                await leader.attended(1)
+                seen.extend(task for task in asyncio.all_tasks() if task.get_name() == "watch leader")
+            told.set()
+            await asyncio.Event().wait()
+
+    leader = FakeLeader()
+    async with grpc_server(leader.add_to, host="127.0.0.1", port=0, drain_seconds=0) as server:
+        keeping = asyncio.create_task(Vigil(Told(), "scheduler", "standby").keep())
+        async with asyncio.timeout(SECONDS):
+            await told.wait()
+        keeping.cancel()
+        await asyncio.wait([keeping])
+    assert len(seen) == 3
+    assert len(set(seen)) == 1

@@ -9,6 +9,7 @@ from legato.cluster import Worker
 from legato.slurm import commands, logs, queue, scale, site
 from legato.slurm.queue import Job
 from legato.slurm.site import Site, SiteError
+from legato.slurm.submit import submit
 
 
 def a_site(**values: str) -> Site:
@@ -142,6 +143,66 @@ def test_those_with_the_least_work_go_first():
 def test_of_those_with_equal_work_the_oldest_goes_first():
     jobs = [a_job("9_0", plain_id="9"), a_job("5_1", plain_id="7"), a_job("5_2", plain_id="5")]
     assert [job.id for job in scale.to_leave(jobs, {}, 2)] == ["5_2", "5_1"]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """What Slurm's commands were told, a line each. squeue says what the file `queue` beside it says."""
+    for name in ("squeue", "sbatch", "scancel"):
+        says = f"cat {tmp_path}/queue" if name == "squeue" else f'echo "{name} $*" >>{tmp_path}/told; echo 77'
+        (tmp_path / name).write_text(f"#!/bin/bash\n{says}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path / "told"
+
+
+def a_cluster_here(told: Path, queue_says: str) -> Site:
+    (told.parent / "queue").write_text(queue_says, encoding="utf-8")
+    values = {**a_site(ENGINE="simulated", LEGATO_HOME=str(Path.cwd())).values}
+    return Site(Path("/s/site.env"), values, told.parent / "legato")
+
+
+def test_what_is_lost_is_submitted_again_beside_what_lives(told: Path):
+    settled = a_cluster_here(told, "13_0|13|legato-workers-both|RUNNING|gpu0|1:00|None\n")
+    assert submit(settled, whole=False) == {"control": "77"}
+    assert "--job-name=legato-control" in told.read_text(encoding="utf-8")
+    with pytest.raises(queue.SlurmError, match="has jobs already: 13_0"):
+        submit(settled, whole=True)
+    (settled.job_dir / "draining").touch()
+    with pytest.raises(queue.SlurmError, match="has jobs already: 13_0"):
+        submit(settled, whole=False)
+
+
+def test_nobody_is_sent_to_a_cluster_that_is_over(told: Path):
+    settled = a_cluster_here(told, "")
+    settled.job_dir.mkdir()
+    settled.connection_file.touch()
+    assert submit(settled, whole=False).keys() == {"control", "workers-both"}
+    assert not settled.connection_file.exists()
+
+
+def test_of_a_worker_that_leaves_the_one_that_waits_for_its_end_goes_too(told: Path):
+    running = "13_0|13|legato-workers-both|RUNNING|gpu0|1:00|None\n13_1|14|legato-workers-both|RUNNING|gpu1|9:00|None\n"
+    settled = a_cluster_here(told, f"{running}20_0|20|legato-workers-both|PENDING||12:00|Dependency\n")
+    settled.job_dir.mkdir()
+    assert scale.scale(settled, "both", 1, []) == ([], ["13_0"])
+    assert told.read_text(encoding="utf-8").splitlines() == [
+        "scancel --batch --signal=USR1 13_0",
+        "scancel 20_0",
+    ]
+    assert (settled.job_dir / "leaving" / "13").exists()
+
+
+def test_new_workers_take_no_number_of_one_that_leaves(told: Path):
+    settled = a_cluster_here(told, "13_0|13|legato-workers-both|RUNNING|gpu0|1:00|None\n")
+    (settled.job_dir / "leaving").mkdir(parents=True)
+    (settled.job_dir / "leaving" / "13").touch()
+    (settled.job_dir / "jobs").mkdir()
+    script = settled.job_dir / "jobs" / "workers-both.sh"
+    script.write_text('#!/bin/bash\nexec sbatch "$@"\n', encoding="utf-8")
+    script.chmod(0o700)
+    assert scale.scale(settled, "both", 2, []) == (["77"], [])
+    assert told.read_text(encoding="utf-8") == "sbatch --array=1,2\n"
 
 
 def test_logs_are_told_behind_their_node_and_followed(tmp_path: Path):

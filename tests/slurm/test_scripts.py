@@ -61,6 +61,24 @@ def test_what_the_site_sets_up_is_there(shell: Shell, tmp_path: Path):
     assert shell("env", SETUP=str(tmp_path / "setup.sh")).count("NCCL_SOCKET_IFNAME=hsn") == 1
 
 
+def test_what_the_site_sets_up_may_name_variables_that_are_not_set(shell: Shell, tmp_path: Path):
+    (tmp_path / "setup.sh").write_text('export LOADED="yes$NOT_SET"\n', encoding="utf-8")
+    assert shell("echo $LOADED $-", SETUP=str(tmp_path / "setup.sh")).startswith("yes ")
+    with pytest.raises(subprocess.CalledProcessError):
+        shell("echo $NOT_SET")
+
+
+def test_one_job_follows_a_job_also_if_that_is_requeued(shell: Shell):
+    near_its_end = "steps=(); successor() { echo follows; }; notice; notice"
+    assert shell(near_its_end).count("follows") == 1
+    assert shell(near_its_end).count("follows") == 0
+
+
+def test_another_try_is_made_when_no_job_could_follow(shell: Shell):
+    said = shell("steps=(); successor() { false; }; notice; successor() { echo follows; }; notice")
+    assert said.count("follows") == 1
+
+
 @pytest.mark.parametrize(
     ("variables", "job"),
     [("", "7"), ("SLURM_ARRAY_JOB_ID=5 SLURM_ARRAY_TASK_ID=2", "5_2")],

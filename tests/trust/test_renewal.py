@@ -51,6 +51,24 @@ async def test_the_gateways_doors_show_what_the_files_hold(tmp_path: Path) -> No
         assert await ask("localhost") == await ask("") == serial(tmp_path, "gateway")
 
 
+async def test_the_gateways_doors_stay_open_while_their_files_are_replaced(tmp_path: Path) -> None:
+    issued(tmp_path)
+    shown = certificate.read(f"{tmp_path}/gateway.pem", f"{tmp_path}/gateway.key")
+    assert shown is not None
+    before = serial(tmp_path, "gateway")
+    async with listening(shown.context) as ask:
+        key = (tmp_path / "gateway.key").read_bytes()
+        issue(tmp_path, CLUSTER, (), 1, renew=True)
+        new_key = (tmp_path / "gateway.key").read_bytes()
+        (tmp_path / "gateway.key").unlink()
+        assert await ask("") == await ask("") == before
+        (tmp_path / "gateway.key").write_bytes(key)  # which is not the new certificate's
+        assert await ask("") == await ask("") == before
+        (tmp_path / "gateway.key").write_bytes(new_key)
+        await ask("")
+        assert await ask("") == serial(tmp_path, "gateway")
+
+
 async def test_the_grpc_door_needs_no_certificate_of_its_clients(tmp_path: Path) -> None:
     issued(tmp_path)
     shown = certificate.read(f"{tmp_path}/gateway.pem", f"{tmp_path}/gateway.key")
