@@ -8,7 +8,7 @@ ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu test-slurm test-compose compose-up compose-down check lint types contracts proto proto-check bench-scale bench-kv bench-retention bench-structure bench-forecast bench-call-events bench-tool-gaps bench-policies bench-paper bench-fidelity peers bench-real bench-decisions chaos chaos-quick test-chaos clean
+.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu test-slurm test-compose compose-up compose-down check lint types contracts proto proto-check bench-scale bench-scale-out bench-failover bench-kv bench-retention bench-structure bench-forecast bench-call-events bench-tool-gaps bench-policies bench-paper bench-fidelity peers bench-real bench-decisions chaos chaos-quick test-chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,12 @@ contracts: install
 
 bench-scale: install model ## 2,000 programs on 40 simulated workers in real time
 	$(BIN)/python -m bench.scale
+
+bench-scale-out: install model ## The same load per node on 1 to 10 simulated nodes: throughput, coordination; ten minutes
+	$(BIN)/python -m bench.scale_out
+
+bench-failover: install model ## How long callers wait when a worker, the leading scheduler or a gateway dies: ten minutes
+	$(BIN)/python -m bench.failover
 
 bench-kv: install model ## What the KV pool is worth: speeds, first tokens, cached share
 	$(BIN)/python -m bench.kv

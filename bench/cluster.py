@@ -34,6 +34,7 @@ class Cluster:
 
     members: Registry
     name: str
+    host: str
     metrics_ports: Mapping[str, int]
     """By process: gateway-1, scheduler-1."""
     gateways: Mapping[str, str]
@@ -109,6 +110,6 @@ async def running(counts: Mapping[str, int], settings: Mapping[str, object], log
             async with registry.connect(RegistrySection(endpoints=(endpoint,)), name) as members:
                 connection = Connection([endpoint])
                 try:
-                    yield Cluster(members, name, ports, addresses, connection, group)
+                    yield Cluster(members, name, host, ports, addresses, connection, group)
                 finally:
                     await connection.close()

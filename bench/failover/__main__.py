@@ -95,11 +95,13 @@ async def _finding(
     for number in range(arguments.rounds):
         name = f"{service}-{number}"
         streams = Streams(client, reference, name, arguments.streams, arguments.tokens)
-        seconds = await fault(started, client, streams, number)
+        waits = await fault(started, client, streams, number)
         finding.rounds += 1
-        finding.seconds += seconds
+        finding.seconds += waits.resumed
+        finding.longest.append(waits.longest)
         finding.wrong += streams.wrong()
-        console.print(f"{name}: {' '.join(f'{value:.2f}' for value in sorted(seconds))}", highlight=False)
+        seconds = " ".join(f"{wait:.2f}" for wait in sorted(waits.resumed))
+        console.print(f"{name}: {seconds}; longest silence {waits.longest:.2f}", highlight=False)
     return finding
 
 

@@ -14,6 +14,8 @@ class Finding:
     what: str
     rounds: int = 0
     seconds: list[float] = field(default_factory=list[float])
+    longest: list[float] = field(default_factory=list[float])
+    """Of each round, the longest silence of any stream from the signal on."""
     wrong: list[str] = field(default_factory=list[str])
 
     @property
@@ -25,13 +27,13 @@ class Finding:
         return quantile(self.seconds, 0.99)
 
 
-HEADINGS = ("killed", "time", "rounds", "n", "p50 s", "p99 s", "max s", "wrong")
+HEADINGS = ("killed", "time", "rounds", "n", "p50 s", "p99 s", "max s", "silence p50 s", "wrong")
 
 
 def rows(findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
     """As in HEADINGS."""
     for finding in findings:
-        seconds = (finding.p50, finding.p99, max(finding.seconds, default=0.0))
+        seconds = (finding.p50, finding.p99, max(finding.seconds, default=0.0), quantile(finding.longest, 0.5))
         counts = (str(finding.rounds), str(len(finding.seconds)))
         yield (finding.service, finding.what, *counts, *(f"{value:.2f}" for value in seconds), str(len(finding.wrong)))
 

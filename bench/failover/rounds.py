@@ -1,19 +1,32 @@
 """The three faults: each kills one process with SIGKILL under streams, and says how long who was hit waited."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 import legato
 from bench.cluster import Cluster
 from bench.failover.streams import Streams
 
 NUM_WORKERS = 4
-Fault = Callable[[Cluster, legato.Client, Streams, int], Awaitable[list[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Of one round, in seconds."""
+
+    resumed: Sequence[float]
+    """From the signal, of those who were hit."""
+    longest: float
+    """The longest silence of any stream from then on."""
+
+
+Fault = Callable[[Cluster, legato.Client, Streams, int], Awaitable[Waits]]
 """Of a round's number; called when all streams have begun, returns when they have ended and the cluster is whole."""
 
 
-async def worker(cluster: Cluster, client: legato.Client, streams: Streams, number: int) -> list[float]:
+async def worker(cluster: Cluster, client: legato.Client, streams: Streams, number: int) -> Waits:
     """To the next token of each stream that lost its worker."""
     names = [f"worker-{index}" for index in range(1, NUM_WORKERS + 1)]
     await cluster.grown(names)
@@ -25,10 +38,10 @@ async def worker(cluster: Cluster, client: legato.Client, streams: Streams, numb
         at = cluster.kill(cluster.process_of(lost))
     await cluster.announced("worker", NUM_WORKERS, without=lost)
     waits = [heard.resumed_after(at) for heard in streams.heard if heard.restarts]
-    return [wait for wait in waits if wait is not None]
+    return Waits([wait for wait in waits if wait is not None], streams.longest_after(at))
 
 
-async def scheduler(cluster: Cluster, client: legato.Client, streams: Streams, number: int) -> list[float]:
+async def scheduler(cluster: Cluster, client: legato.Client, streams: Streams, number: int) -> Waits:
     """To the end of a call of one token that is sent with the signal. Streams must not notice."""
     await cluster.grown(("scheduler-1", "scheduler-2"))
     async with asyncio.TaskGroup() as tasks:
@@ -41,10 +54,10 @@ async def scheduler(cluster: Cluster, client: legato.Client, streams: Streams, n
             await program.agent("asker", max_tokens=1, ignore_eos=True).chat("Go on.")
         wait = asyncio.get_running_loop().time() - at
     await cluster.candidates(2, without=lost)
-    return [wait]
+    return Waits([wait], streams.longest_after(at))
 
 
-async def gateway(cluster: Cluster, client: legato.Client, streams: Streams, number: int) -> list[float]:
+async def gateway(cluster: Cluster, client: legato.Client, streams: Streams, number: int) -> Waits:
     """To the next piece of each stream, all of which ran over the gateway that died."""
     await cluster.grown(("gateway-1", "gateway-2"))
     members = await cluster.announced("gateway", 2)
@@ -60,7 +73,7 @@ async def gateway(cluster: Cluster, client: legato.Client, streams: Streams, num
         at = cluster.kill(process)
     await cluster.announced("gateway", 2, without=lost)
     waits = [heard.resumed_after(at) for heard in streams.heard]
-    return [wait for wait in waits if wait is not None]
+    return Waits([wait for wait in waits if wait is not None], streams.longest_after(at))
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {

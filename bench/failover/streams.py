@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import legato
 from bench.chaos.reference import Message, Question, Reference
@@ -27,12 +28,24 @@ class Heard:
     error: str = ""
 
     def resumed_after(self, fault_at: float) -> float | None:
-        """From the fault to the first piece behind the longest silence that ended after it; None: it had ended.
+        """From the fault to the end of the first silence after it that is out of the ordinary: twice the longest before
+        it. Where none is, the longest: the wait was no longer than that. None: it had ended.
 
-        What comes right after the fault was on its way before it: it is not what the stream went on with.
+        What comes right after the fault was on its way before it, so the first piece says nothing.
         """
-        spans = [(end - start, end) for start, end in zip(self.times, self.times[1:], strict=False) if end > fault_at]
-        return max(spans)[1] - fault_at if spans else None
+        if not (spans := self._silences(fault_at)):
+            return None
+        usual = max((end - start for start, end in pairwise(self.times) if end <= fault_at), default=0.0)
+        return next((end - fault_at for length, end in spans if length > 2 * usual), max(spans)[0])
+
+    def longest_after(self, fault_at: float) -> float:
+        """The longest silence that ended after the fault: others of its doing are in it, as of a process that starts
+        again on the same cores."""
+        return max((length for length, _ in self._silences(fault_at)), default=0.0)
+
+    def _silences(self, fault_at: float) -> list[tuple[float, float]]:
+        """Those that ended after it: length and end."""
+        return [(end - start, end) for start, end in pairwise(self.times) if end > fault_at]
 
 
 class Streams:
@@ -56,6 +69,10 @@ class Streams:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             for _ in self.heard:
                 await self._begun.acquire()
+
+    def longest_after(self, fault_at: float) -> float:
+        """The longest silence of any from the fault on."""
+        return max(heard.longest_after(fault_at) for heard in self.heard)
 
     def wrong(self) -> list[str]:
         """What is not as it should be, once all have ended."""

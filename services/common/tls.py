@@ -1,9 +1,10 @@
 """Who this process is to the others of its cluster: its certificate, and what its connections are made of.
 
 A process has one identity, which `assume` sets before anything connects or listens, as `telemetry.configure` sets its
-logs; without one everything is plain text. Files are read again when they change: connections that are made after
-`legato certs --renew` carry the new certificate, those that live are left alone. A client checks that the server's
-certificate names the service that it means to call, on whatever host that runs; a server checks with
+logs; without one everything is plain text. Files are read again when they change: after `legato certs --renew` servers
+and new channels use the new certificate. A channel keeps, also when it connects again, the one that it was made with,
+and the registry's lives as long as its process: restart services one by one before the old ones expire. A client checks
+that the server's certificate names the service that it means to call, on whatever host that runs; a server checks with
 services/common/access.py whether its caller may call.
 """
 

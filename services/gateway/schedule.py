@@ -22,6 +22,7 @@ import grpc
 from legato.v1 import call_pb2, scheduler_pb2, scheduler_pb2_grpc
 from services.common import rpc
 from services.common.errors import Failure, Reason, reason_named
+from services.common.terms import plausible
 from services.gateway import metrics
 from services.gateway.call import Call
 from services.gateway.neighbours import CallKey
@@ -118,6 +119,9 @@ class Scheduler:
     def outgrow(self, term: int, address: str = "") -> None:
         """Somebody leads, or led, in that term, there if that is known: one of an earlier term is left, and so is one
         elsewhere who has not said which is his."""
+        if not plausible(term, self._latest_term):
+            _log.warning("a term %d cannot be: the latest is %d", term, self._latest_term)
+            return
         self._latest_term = max(self._latest_term, term)
         behind = self._term < self._latest_term if self._term else address not in ("", self._address)
         if self._stay is not None and behind:

@@ -5,6 +5,7 @@ decides carries its number, the fencing token of the election: nobody who has he
 """
 
 import itertools
+import logging
 import time
 from dataclasses import dataclass
 from typing import assert_never
@@ -14,6 +15,7 @@ from services.common.clock import LoopClock
 from services.common.driver import Driver
 from services.common.errors import Failure, Reason
 from services.common.registry import Leadership
+from services.common.terms import plausible
 from services.scheduler import metrics
 from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
@@ -24,6 +26,9 @@ from services.scheduler.outbox import Outbox
 from services.scheduler.pool_events import Prefetch, ReleaseProgram
 from services.scheduler.records import Program
 
+_log = logging.getLogger(__name__)
+
+_TERM_DIGITS = 20
 NOT_LEADER = "another scheduler leads"
 
 
@@ -113,13 +118,18 @@ class Term:
 
     def overtake(self, later: int) -> None:
         """Somebody has heard of a later term: this one is over, whatever the registry says."""
+        if not plausible(later, self.number):
+            _log.warning("a term %d cannot be: this is term %d", later, self.number)
+            return
         self.end()
         self._leadership.overtake(later)
 
     def heed(self, failure: Failure) -> None:
         """What a worker answered: it may have heard of a later term."""
         if failure.reason is Reason.STALE_TERM:
-            self.overtake(int(failure.metadata.get("term", 0)))
+            said = failure.metadata.get("term", "")
+            if said.isdecimal() and len(said) <= _TERM_DIGITS:
+                self.overtake(int(said))
 
     def end(self) -> None:
         """The term is over: all streams end with NOT_LEADER."""

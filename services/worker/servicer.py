@@ -19,6 +19,7 @@ from opentelemetry.trace import Span
 from legato.v1 import call_pb2, kv_pb2, worker_pb2, worker_pb2_grpc
 from services.common import telemetry
 from services.common.errors import Failure, Reason
+from services.common.terms import plausible
 from services.worker import metrics
 from services.worker.engine import Engine, EngineCall, Output
 from services.worker.streams import OutputStream, Watcher
@@ -209,6 +210,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         if 0 < term < self._term:
             message = f"term {term} is over: there is a term {self._term}"
             raise Failure(Reason.STALE_TERM, message, metadata={"term": str(self._term)})
+        if not plausible(term, self._term):
+            raise Failure(Reason.INVALID_ARGUMENT, f"term: {term} cannot be, the latest is {self._term}", "term")
         if term > self._term:
             self._term = term
             stale = Failure(Reason.STALE_TERM, f"there is a term {term}", metadata={"term": str(term)})

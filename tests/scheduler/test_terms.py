@@ -65,6 +65,19 @@ async def test_a_gateway_that_has_heard_of_a_later_term_ends_the_earlier(schedul
         assert await gateway.greeting() == second.term
 
 
+@pytest.mark.parametrize("term", [1001 << 32, 2**64 - 1])
+async def test_nobody_ends_a_term_by_naming_one_that_cannot_be(
+    scheduler: Running, members: Registry, term: int
+) -> None:
+    leader = await next_leader(members, 0)
+    async with fake_gateway(scheduler.address, "liar", term) as gateway:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gateway.greeting()
+    assert rpc.failure_from(raised.value).reason is Reason.STALE_TERM
+    async with fake_gateway(scheduler.address, "g", leader.term) as gateway:
+        assert await gateway.greeting() == leader.term
+
+
 async def test_a_store_that_has_met_a_later_term_ends_the_earlier(settings: Settings, members: Registry) -> None:
     async with state.connect(StateSection(), settings.cluster.name) as store:
         await store.write("scheduler", FAR, {})

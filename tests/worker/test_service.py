@@ -258,6 +258,9 @@ async def test_a_watcher_of_an_earlier_term_is_told_so_at_once_and_refused_from_
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.SetRole(worker_pb2.SetRoleRequest(role=kv_pb2.WORKER_ROLE_DECODE, term=6))
         assert rpc.failure_from(refused.value).reason is Reason.STALE_TERM
+        with pytest.raises(grpc.aio.AioRpcError) as refused:  # and no later one would be heard of any more
+            await stub.SetRole(worker_pb2.SetRoleRequest(role=kv_pb2.WORKER_ROLE_DECODE, term=2**64 - 1))
+        assert rpc.failure_from(refused.value).field == "term"
         await stub.SetRole(worker_pb2.SetRoleRequest(role=kv_pb2.WORKER_ROLE_DECODE, term=7))
         assert (await news(successor)).description.role == kv_pb2.WORKER_ROLE_DECODE
 

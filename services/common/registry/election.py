@@ -26,9 +26,9 @@ from services.common.registry.client import Client, Entry
 from services.common.registry.connection import EtcdError, Unavailable
 from services.common.registry.lease import Lease, LeaseLost, deleted, leased
 from services.common.registry.watch import Compacted, watch
+from services.common.terms import ERA_BITS
 
 RETRY_SECONDS = 0.2
-_ERA_BITS = 32
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ async def _begin(client: Client, election: Election, mine: Entry, above: int) ->
             era, written_at = await _era(client, election, mine)
             if (term := _term(era, mine)) > above:
                 return term
-            raised = str((above >> _ERA_BITS) + 1).encode()
+            raised = str((above >> ERA_BITS) + 1).encode()
             await client.txn(
                 [pb.Compare(target=pb.Compare.MOD, key=election.era_key.encode(), mod_revision=written_at)],
                 [
@@ -226,7 +226,7 @@ async def _era(client: Client, election: Election, mine: Entry | None = None) ->
 
 
 def _term(era: int, entry: Entry) -> int:
-    return era << _ERA_BITS | entry.create_revision
+    return era << ERA_BITS | entry.create_revision
 
 
 def _candidate_of(value: bytes) -> Candidate:
