@@ -117,7 +117,7 @@ job=${job:-$SLURM_JOB_ID}
 supervise() {
   steps=("$@")
   trap notice USR1
-  trap 'scancel --signal=TERM "$job" 2>/dev/null || true' TERM
+  trap pass_on_term TERM
   local pid status=0
   for pid in "${steps[@]}"; do
     while kill -0 "$pid" 2>/dev/null; do
@@ -126,6 +126,12 @@ supervise() {
     done
   done
   return "$status"
+}
+
+# A job that Slurm has queued again, as after a lost node, has the same number, and may run again while this shell ends.
+pass_on_term() {
+  [[ $(scontrol --oneliner show job "$job") == *" Restarts=${SLURM_RESTART_COUNT:-0} "* ]] || return 0
+  scancel --signal=TERM "$job" 2>/dev/null || true
 }
 
 # SIGUSR1 to this shell: the walltime is near, or `legato slurm` says that this job (leaving), or all of the cluster
