@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--programs", type=int, default=400, help="live at once, for each node")
     parser.add_argument("--speed", type=float, default=0.25, help="of the engines, in real time's")
     parser.add_argument("--profile", default="llama3-70b@a100-tp4")
-    parser.add_argument("--run-in", type=float, default=40.0, help="seconds before the measurement")
+    parser.add_argument("--run-in", type=float, default=60.0, help="seconds before the measurement: two calls' length")
     parser.add_argument("--seconds", type=float, default=60.0, help="of the measurement")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("bench/results/scale_out.json"))

@@ -48,6 +48,8 @@ def main() -> None:
     for row in rows(findings):
         table.add_row(*row)
     console.print(table)
+    for finding in findings:
+        console.print(f"{finding.service}: {finding.what}")
     console.print(f"result {arguments.out}")
     if lines := broken(findings):
         sys.exit("FAILED: " + "; ".join(lines[:10]))

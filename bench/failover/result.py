@@ -27,7 +27,7 @@ class Finding:
         return quantile(self.seconds, 0.99)
 
 
-HEADINGS = ("killed", "time", "rounds", "n", "p50 s", "p99 s", "max s", "silence p50 s", "wrong")
+HEADINGS = ("killed", "rounds", "n", "p50 s", "p99 s", "max s", "silence s", "wrong")
 
 
 def rows(findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
@@ -35,7 +35,7 @@ def rows(findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
     for finding in findings:
         seconds = (finding.p50, finding.p99, max(finding.seconds, default=0.0), quantile(finding.longest, 0.5))
         counts = (str(finding.rounds), str(len(finding.seconds)))
-        yield (finding.service, finding.what, *counts, *(f"{value:.2f}" for value in seconds), str(len(finding.wrong)))
+        yield (finding.service, *counts, *(f"{value:.2f}" for value in seconds), str(len(finding.wrong)))
 
 
 def broken(findings: Sequence[Finding]) -> list[str]:
