@@ -74,7 +74,7 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def Attend(
         self, request: scheduler_pb2.AttendRequest, context: Context
     ) -> AsyncGenerator[scheduler_pb2.AttendResponse]:
-        raise NotImplementedError  # only schedulers attend
+        raise AssertionError("only schedulers attend")
         yield
 
     async def ListWorkers(

@@ -15,10 +15,9 @@ from prometheus_client import REGISTRY
 
 from legato.v1 import kv_pb2, kvpool_pb2, kvpool_pb2_grpc
 from services.common import kv, registry, rpc
-from services.common.config import SettingsError, load
+from services.common.config import SettingsError
 from services.common.errors import Failure, Reason
 from services.common.registry.embedded import serve_embedded
-from services.kvpool.config import Settings
 from services.kvpool.service import Running, running
 from tests.kvpool.pools import MIB, NAMESPACE, SECONDS, SHARD_BYTES, Worker, chain, settings, worker
 
@@ -393,16 +392,3 @@ async def test_a_socket_that_was_left_is_replaced(start: Start, tmp_path: Path) 
     os.mknod(directory / "pool.sock", stat.S_IFSOCK | 0o600)
     async with start() as pool, worker(pool.socket) as attached:
         assert attached.attached.pool_id == "p"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("RETENTION", "none_such", "unknown retention 'none_such'; known: "),
-        ("NAME", "a/b", "name: at most 100 letters"),
-        ("RETENTION_PARAMS", "{wrong = 1}", "retention lru"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(name: str, value: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        load(Settings, "/dev/null", {"LEGATO_KVPOOL__RETENTION": "lru", f"LEGATO_KVPOOL__{name}": value})

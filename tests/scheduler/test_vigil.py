@@ -39,31 +39,6 @@ class FakeLeader(scheduler_pb2_grpc.SchedulerServiceServicer):
             self._attended.notify_all()
         await self._ended.wait()
 
-    def Schedule(
-        self, request_iterator: AsyncIterator[scheduler_pb2.ScheduleRequest], context: Context
-    ) -> AsyncIterator[scheduler_pb2.ScheduleResponse]:
-        raise NotImplementedError  # nor is anything else asked of it
-
-    async def ListWorkers(
-        self, request: scheduler_pb2.ListWorkersRequest, context: Context
-    ) -> scheduler_pb2.ListWorkersResponse:
-        raise NotImplementedError
-
-    async def ListPrograms(
-        self, request: scheduler_pb2.ListProgramsRequest, context: Context
-    ) -> scheduler_pb2.ListProgramsResponse:
-        raise NotImplementedError
-
-    async def ListPools(
-        self, request: scheduler_pb2.ListPoolsRequest, context: Context
-    ) -> scheduler_pb2.ListPoolsResponse:
-        raise NotImplementedError
-
-    async def SetWorkerRole(
-        self, request: scheduler_pb2.SetWorkerRoleRequest, context: Context
-    ) -> scheduler_pb2.SetWorkerRoleResponse:
-        raise NotImplementedError
-
     async def attended(self, times: int) -> None:
         """Wait until it was, so often."""
         async with asyncio.timeout(SECONDS), self._attended:
@@ -92,7 +67,7 @@ async def members(settings: Settings) -> AsyncIterator[Registry]:
 
 
 async def test_a_leader_whose_process_died_is_followed_and_hears_of_it(settings: Settings, members: Registry) -> None:
-    leader = FakeLeader()
+    leader = FakeLeader()  # pyright: ignore[reportAbstractUsage] (RPCs that no standby calls)
     async with AsyncExitStack() as process:
         server = await process.enter_async_context(
             grpc_server(leader.add_to, host="127.0.0.1", port=0, drain_seconds=0)
@@ -107,7 +82,7 @@ async def test_a_leader_whose_process_died_is_followed_and_hears_of_it(settings:
 
 
 async def test_a_leader_that_only_broke_the_stream_is_attended_again(settings: Settings, members: Registry) -> None:
-    leader = FakeLeader()
+    leader = FakeLeader()  # pyright: ignore[reportAbstractUsage] (RPCs that no standby calls)
     async with (
         grpc_server(leader.add_to, host="127.0.0.1", port=0, drain_seconds=0) as server,
         members.lead("scheduler", "leader", server.address) as leadership,
@@ -152,7 +127,7 @@ async def test_who_leads_is_attended_on_when_other_candidates_come_and_go() -> N
             told.set()
             await asyncio.Event().wait()
 
-    leader = FakeLeader()
+    leader = FakeLeader()  # pyright: ignore[reportAbstractUsage] (RPCs that no standby calls)
     async with grpc_server(leader.add_to, host="127.0.0.1", port=0, drain_seconds=0) as server:
         keeping = asyncio.create_task(Vigil(Told(), "scheduler", "standby").keep())
         async with asyncio.timeout(SECONDS):

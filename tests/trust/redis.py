@@ -10,7 +10,7 @@ from tests.servers import binary, free_port
 
 @contextlib.contextmanager
 def locked_redis(certificates: Path, password: str, user: str = "") -> Generator[int]:
-    """Its port; it may not listen yet. `user`: one beside the default one, with the same password."""
+    """Its port, once it listens. `user`: one beside the default one, with the same password."""
     port = free_port()
     settings = [
         f"bind 127.0.0.1 127.0.0.2\nport 0\ntls-port {port}\nsave ''",
@@ -19,12 +19,15 @@ def locked_redis(certificates: Path, password: str, user: str = "") -> Generator
         f"requirepass {password}",
         f"user {user} on >{password} ~* &* +@all" if user else "",
     ]
-    process = subprocess.Popen([binary("redis-server"), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([binary("redis-server"), "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write("\n".join(settings).encode())
     process.stdin.close()
     try:
+        assert any(b"Ready to accept connections" in line for line in process.stdout), "redis-server did not start"
         yield port
     finally:
         process.kill()
+        process.stdout.close()
         process.wait()
