@@ -5,6 +5,7 @@ Passwords reach them through files and pipes that only their owner can read, nev
 
 import asyncio
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,20 +35,24 @@ class Certificate:
 def etcd(
     data_dir: Path, host: str, client_port: int, peer_port: int, shown: Certificate | None = None
 ) -> tuple[str, ...]:
-    """One etcd server without peers. With a certificate it talks TLS, to those that have one too."""
-    client = f"{'http' if shown is None else 'https'}://{host}:{client_port}"
+    """One etcd server without peers. With a certificate it talks TLS, to those that have one too. It listens for peers
+    all the same, on loopback, where other users of the host are: with a certificate, it hears who has the same."""
+    scheme = "http" if shown is None else "https"
+    client = f"{scheme}://{host}:{client_port}"
     secure = (
         ()
         if shown is None
         else (
             *("--cert-file", shown.cert_file, "--key-file", shown.key_file),
             *("--client-cert-auth", "--trusted-ca-file", shown.ca_file),
+            *("--peer-cert-file", shown.cert_file, "--peer-key-file", shown.key_file),
+            *("--peer-client-cert-auth", "--peer-trusted-ca-file", shown.ca_file, "--peer-cert-allowed-cn", "etcd"),
         )
     )
     return (
         *("etcd", "--data-dir", str(data_dir), "--name", "legato", "--log-level", "warn", "--logger", "zap"),
         *("--listen-client-urls", client, "--advertise-client-urls", client),
-        *("--listen-peer-urls", f"http://127.0.0.1:{peer_port}"),
+        *("--listen-peer-urls", f"{scheme}://127.0.0.1:{peer_port}"),
         *("--initial-advertise-peer-urls", _PEER, "--initial-cluster", f"legato={_PEER}"),
         *("--auto-compaction-retention", "1h", *secure),
         *("--bcrypt-cost", "4"),  # the least: our password is random, and clients that all come back must not wait
@@ -71,7 +76,7 @@ def redis(
     file = private / "redis.conf"
     file.touch(mode=0o600)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return ("redis-server", str(file))
+    return (sys.executable, "-m", "services.local.redis_start", str(data_dir), str(file))
 
 
 async def protect_etcd(endpoint: str, password: str, own: Certificate | None = None) -> None:
