@@ -1,10 +1,12 @@
 """`python -m services.local.redis_start DIR CONF`: Redis, on data that a full disk may have left with holes.
 
 A Redis that has no room takes back what it could write of a command, by cutting the file; but a file that it began in a
-rewrite it does not open for appending, so its next write leaves NULs where the cut was (Redis 7 and 8, aof.c). It would
-not start on such a file again, though nothing is missing in it. No command begins with a NUL: they can be cut out.
+rewrite it does not open for appending, so its next write leaves NULs where the cut was (Redis 7 and 8, aof.c). From
+then on it takes the file for shorter than it is, and its next such cut takes good commands along. It would not start on
+such a file again. What is between the last good command and the first one behind NULs can be cut out.
 """
 
+import mmap
 import os
 import re
 import shutil
@@ -14,7 +16,8 @@ from pathlib import Path
 
 _CHECK = "redis-check-aof"
 _ANALYZED = re.compile(r"AOF analyzed: filename=(\S+), size=\d+, ok_up_to=(\d+)")
-_CHUNK_BYTES = 1 << 20
+_NEXT = re.compile(rb"\0(?:(?=\*\d+\r\n\$\d+\r\n)|\Z)")
+"""The last NUL before a command, or before the end."""
 
 
 def mend(directory: Path) -> int:
@@ -24,11 +27,11 @@ def mend(directory: Path) -> int:
     num_cut = 0
     while manifest.exists() and (found := _unreadable(manifest)) is not None:
         file, offset = found
-        num_nuls = _nuls(file, offset)
-        if not num_nuls:
+        length = _hole(file, offset)
+        if not length:
             break
-        _cut(file, offset, num_nuls)
-        num_cut += num_nuls
+        _cut(file, offset, length)
+        num_cut += length
     return num_cut
 
 
@@ -43,17 +46,11 @@ def _unreadable(manifest: Path) -> tuple[Path, int] | None:
     return manifest.parent / name, int(offset)
 
 
-def _nuls(file: Path, offset: int) -> int:
-    """How many follow one another there."""
-    count = 0
-    with file.open("rb") as data:
-        data.seek(offset)
-        while chunk := data.read(_CHUNK_BYTES):
-            rest = chunk.lstrip(b"\0")
-            count += len(chunk) - len(rest)
-            if rest:
-                break
-    return count
+def _hole(file: Path, offset: int) -> int:
+    """How long the hole there is, with what is left of a command before its NULs; 0: there is none."""
+    with file.open("rb") as data, mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        found = _NEXT.search(mapped, offset)
+        return found.end() - offset if found else 0
 
 
 def _cut(file: Path, offset: int, length: int) -> None:

@@ -1,6 +1,7 @@
 """What becomes of state when Redis hangs or dies, and who shares a store."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -75,6 +76,45 @@ async def test_a_server_that_refuses_for_now_is_unavailable(server: RedisServer,
                 await write
         await admin.config_set("min-replicas-to-write", 0)
     await store.put("a", b"1")
+
+
+async def test_a_full_disk_costs_nothing_that_was_acknowledged():
+    with redis_server(tcp=True, durable=True) as server:
+        section = StateSection(url=server.url, timeout_seconds=2)
+        async with connect(section, "test") as store, _redis.from_url(server.url) as admin:
+            await admin.bgrewriteaof()  # Redis opens the file that a rewrite begins otherwise than its first
+            await _rewritten(admin, 0)
+            kept: list[str] = []
+            for episode in range(3):
+                server.fill(room_bytes=100)
+                with contextlib.suppress(StoreUnavailable):
+                    while True:
+                        await store.put(f"{episode}-{len(kept)}", bytes(1000))
+                        kept.append(f"{episode}-{len(kept)}")
+                server.free()
+                rewritten = await _rewrites(admin)
+                while True:  # it tries to write once a second
+                    with contextlib.suppress(StoreUnavailable):
+                        await store.put(f"{episode}-after", bytes(1000))
+                        break
+                kept.append(f"{episode}-after")
+                await _rewritten(admin, rewritten)
+            server.kill()
+            server.start()
+            assert [key for key in kept if await store.get(key) is None] == []
+
+
+async def _rewrites(admin: Any) -> int:
+    """How many have ended."""
+    said = await admin.info("persistence")
+    return said["aof_rewrites"] - said["aof_rewrite_in_progress"]
+
+
+async def _rewritten(admin: Any, before: int) -> None:
+    """Wait for the end of one more. Redis tells only who asks."""
+    async with asyncio.timeout(20):
+        while await _rewrites(admin) == before:
+            pass
 
 
 async def test_more_operations_than_connections_wait_their_turn(server: RedisServer):

@@ -1,6 +1,7 @@
 """A real redis-server that tests can kill, freeze and start again. It forgets all when it ends, unless told not to."""
 
 import contextlib
+import resource
 import signal
 import socket
 import subprocess
@@ -33,7 +34,12 @@ class RedisServer:
         command = [binary("redis-server"), "--port", str(self._port), "--bind", "127.0.0.1", *where]
         durable = ["--appendonly", "yes" if self._durable else "no", "--dir", str(self._folder)]
         settings = ["--save", "", *durable, "--notify-keyspace-events", "Ex"]
-        self._process = subprocess.Popen([*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [*command, *settings],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            restore_signals=False,  # Python ignores SIGXFSZ, and so does Redis then: see fill
+        )
         self._await_answer(time.monotonic() + _START_SECONDS)
 
     def stop(self) -> None:
@@ -51,6 +57,19 @@ class RedisServer:
     def thaw(self) -> None:
         """SIGCONT."""
         self._signal(signal.SIGCONT)
+
+    def fill(self, room_bytes: int) -> None:
+        """Its disk is as good as full: its newest file may grow by so much only."""
+        newest = max(self._folder.glob("appendonlydir/*.incr.aof"), key=lambda file: file.stat().st_mtime_ns)
+        self._limit(newest.stat().st_size + room_bytes)
+
+    def free(self) -> None:
+        """There is room again."""
+        self._limit(resource.RLIM_INFINITY)
+
+    def _limit(self, file_bytes: int) -> None:
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -10,9 +10,9 @@ Keys: `legato:{cluster}:data:{key}`, `legato:{cluster}:once:...` for request ids
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -38,6 +38,8 @@ _ACKNOWLEDGED: Final = 1_000
 _UNAVAILABLE = (RedisError, OSError)
 _PIPELINED: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 """What redis-py puts before the server's words: it holds what was to be written, which has no place in a log."""
+_NO_ROOM: Final = "MISCONF"
+"""In the words of a server that cannot write its file."""
 
 _INCREMENT: Final = """
 local first = redis.call('GET', KEYS[2])
@@ -116,7 +118,7 @@ end
 """
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def connect(section: StateSection, cluster: str) -> AsyncGenerator["RedisStore"]:
     """A store on the server at `section.url`; connects with the first operation."""
     client = Redis.from_pool(_pool(section, retries=1))
@@ -151,6 +153,8 @@ class RedisStore:
         self._once = f"{prefix}once:"
         self._fence = f"{prefix}fence:"
         self._timeout_seconds = timeout_seconds
+        self._had_no_room = False
+        self._renewal: asyncio.Future[None] | None = None
         self._increment = client.register_script(_INCREMENT)
         self._append = client.register_script(_APPEND)
         self._write = client.register_script(_WRITE)
@@ -163,13 +167,13 @@ class RedisStore:
             return await self._redis.get(self._data + key)
 
     async def put(self, key: str, value: bytes, expire_seconds: float | None = None) -> None:
-        async with self._bounded():
+        async with self._writing():
             await self._redis.set(self._data + key, value, px=_milliseconds(expire_seconds))
 
     async def put_many(self, items: Mapping[str, bytes], expire_seconds: float | None = None) -> None:
         if not items:
             return
-        async with self._bounded(), self._redis.pipeline(transaction=True) as transaction:
+        async with self._writing(), self._redis.pipeline(transaction=True) as transaction:
             for key, value in items.items():
                 transaction.set(self._data + key, value, px=_milliseconds(expire_seconds))
             await transaction.execute()
@@ -183,13 +187,13 @@ class RedisStore:
         expire_seconds: float | None = None,
     ) -> int:
         keys = (self._fence + fence, *(self._data + key for key in (*put, *delete)))  # what has no value is deleted
-        async with self._bounded():
+        async with self._writing():
             met = await self._write(keys=keys, args=(token, _milliseconds(expire_seconds) or "", *put.values()))
         return int(met)
 
     async def delete(self, *keys: str) -> None:
         if keys:
-            async with self._bounded():
+            async with self._writing():
                 await self._redis.delete(*(self._data + key for key in keys))
 
     async def items(self, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
@@ -218,7 +222,7 @@ class RedisStore:
     async def append_many(self, stream: str, entries: Sequence[bytes], keep: int = KEPT_ENTRIES) -> None:
         if not entries:
             return
-        async with self._bounded(), self._redis.pipeline(transaction=True) as transaction:
+        async with self._writing(), self._redis.pipeline(transaction=True) as transaction:
             for entry in entries:
                 transaction.xadd(self._data + stream, {_ENTRY: entry}, maxlen=keep)
             await transaction.execute()
@@ -251,7 +255,7 @@ class RedisStore:
     async def acknowledge(self, stream: str, group: str, up_to: str) -> None:
         done = _ACKNOWLEDGED
         while done == _ACKNOWLEDGED:
-            async with self._bounded():
+            async with self._writing():
                 done = await self._acknowledge(keys=(self._data + stream,), args=(group, up_to, _ACKNOWLEDGED))
 
     async def drop_group(self, stream: str, group: str) -> None:
@@ -284,10 +288,10 @@ class RedisStore:
 
     async def _run_once(self, script: Any, key: str, request_id: str, arguments: Sequence[bytes | int]) -> Any:
         once = f"{self._once}{len(key)}:{key}:{request_id}"
-        async with self._bounded():
+        async with self._writing():
             return await script(keys=(self._data + key, once), args=arguments)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _bounded(self) -> AsyncGenerator[None]:
         """Bounds what is inside, waiting for a connection included, and names what goes wrong with the server."""
         task = asyncio.current_task()
@@ -302,6 +306,28 @@ class RedisStore:
         finally:
             if task.cancelling() > num_cancelled:  # redis-py loses a cancellation that meets its look at a connection
                 raise asyncio.CancelledError
+
+    @contextlib.asynccontextmanager
+    async def _writing(self) -> AsyncGenerator[None]:
+        """Bounded likewise, for what changes data."""
+        try:
+            async with self._bounded():
+                yield
+        except StoreUnavailable as error:
+            self._had_no_room |= _NO_ROOM in str(error)
+            raise
+        if self._had_no_room:
+            self._renew_file()
+
+    def _renew_file(self) -> None:
+        """Have a server that can write again begin another file. The one it has may hold a gap now, and what it writes
+        behind that would be lost when its disk is full once more (services/local/redis_start.py)."""
+        self._had_no_room = False
+        self._renewal = asyncio.ensure_future(self._renewed())
+
+    async def _renewed(self) -> None:
+        with contextlib.suppress(*_UNAVAILABLE):  # another one may have asked for it already
+            await self._redis.bgrewriteaof()
 
 
 def _milliseconds(seconds: float | None) -> int | None:
