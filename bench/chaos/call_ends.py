@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from bench.chaos import layout
 from bench.chaos.conductor import Injected
 from bench.chaos.record import Ended
 from legato.v1 import call_pb2, workflow_pb2
@@ -18,6 +19,8 @@ _BUFFERED_SECONDS = 1.0
 """How far behind its calls the log may be on a busy machine, everything being there."""
 _CATCHING_UP_SECONDS = 10.0
 """After a fault, until all that had to wait is written."""
+_ON_THE_WAY = ("slow_link", "partition")
+"""What a gateway said before it was killed reaches its clients when these are over."""
 _GOOD = (call_pb2.FINISH_REASON_STOP, call_pb2.FINISH_REASON_LENGTH, call_pb2.FINISH_REASON_TOOL_CALLS)
 
 
@@ -73,9 +76,12 @@ def _took_along(call: Ended, fault: Injected, faults: Sequence[Injected]) -> boo
     """Whether it killed a gateway that may still have had the call's end to write."""
     if fault.planned.kind != "kill" or not fault.planned.fault.target.startswith("gateway"):
         return False
-    since = fault.began
+    since = until = fault.began
+    node = layout.service(fault.planned.fault.target).node
     for other in faults:
         # Whatever kept the log from being written, or the gateway from writing it, until the kill.
         if other is not fault and other.began < fault.began < other.ended + _CATCHING_UP_SECONDS:
             since = min(since, other.began)
-    return since - _BUFFERED_SECONDS <= call.ended <= fault.began + _BUFFERED_SECONDS
+            if other.planned.kind in _ON_THE_WAY and other.planned.fault.target == node:
+                until = max(until, other.ended)
+    return since - _BUFFERED_SECONDS <= call.ended <= until + _BUFFERED_SECONDS

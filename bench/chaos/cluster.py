@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +19,7 @@ from bench.chaos import clock, layout
 from bench.chaos.layout import SERVICES, Service
 from bench.chaos.network import Network, network
 from services.common import config
+from services.local import stores
 from services.local.children import STOP_MARGIN_SECONDS, Children, children
 
 MODEL_PATH = Path(__file__).parents[2] / "models" / "tiny-llama"
@@ -65,6 +67,8 @@ class Cluster:
     group: Children
     library: Path | None
     """What gives services clocks of their own; None: they all have this machine's."""
+    redis_password: str = field(default_factory=lambda: secrets.token_hex(16))
+    """Without one Redis answers its own host alone."""
 
     @property
     def grpc_addresses(self) -> list[str]:
@@ -95,6 +99,11 @@ class Cluster:
             return False
         os.kill(pid, number)
         return True
+
+    @property
+    def closed(self) -> Path:
+        """Once this file is there, those who use KV pools use them no more."""
+        return self.data / "closed"
 
     @property
     def pids(self) -> dict[str, int]:
@@ -173,6 +182,7 @@ def _own(cluster: Cluster, service: Service) -> dict[str, object]:
         "cluster.host": cluster.host(service.name),
         "registry.endpoints": [f"{cluster.host('etcd')}:{_ETCD_PORT}"],
         "state.url": f"redis://{cluster.host('redis')}:{_REDIS_PORT}/0",
+        "state.password": cluster.redis_password,
         "telemetry.metrics_port": _METRICS_PORT + SERVICES.index(service),
         "gateway.http_port": _HTTP_PORT,
         "gateway.port": _GRPC_PORT,
@@ -190,23 +200,10 @@ def _command(cluster: Cluster, service: Service) -> tuple[str, ...]:
     host = cluster.host(service.name)
     match service.kind:
         case "etcd":
-            client, peer = f"http://{host}:{_ETCD_PORT}", f"http://{host}:{_ETCD_PEER_PORT}"
-            return (
-                *("etcd", "--data-dir", str(cluster.disk("etcd") / "data"), "--name", "one", "--log-level", "warn"),
-                *("--listen-client-urls", client, "--advertise-client-urls", client, "--logger", "zap"),
-                *(
-                    "--listen-peer-urls",
-                    peer,
-                    "--initial-advertise-peer-urls",
-                    peer,
-                    "--initial-cluster",
-                    f"one={peer}",
-                ),
-            )
+            return stores.etcd(cluster.disk("etcd") / "data", host, _ETCD_PORT, _ETCD_PEER_PORT)
         case "redis":
-            where = ("--bind", host, "--port", str(_REDIS_PORT), "--dir", str(cluster.disk("redis")))
-            return ("redis-server", *where, "--appendonly", "yes", "--save", "", "--protected-mode", "no")
+            return stores.redis(cluster.disk("redis"), host, _REDIS_PORT, cluster.data, cluster.redis_password)
         case "kvuser":
-            return (sys.executable, "-m", "bench.chaos.kv_user")
+            return (sys.executable, "-m", "bench.chaos.kv_user", str(cluster.closed))
         case kind:
             return (sys.executable, "-m", f"services.{kind}")

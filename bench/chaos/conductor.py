@@ -1,6 +1,7 @@
 """Carries out a plan: each fault begins and ends at its time, and none outlives the run."""
 
 import asyncio
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -19,11 +20,11 @@ class Injected:
     ended: float
 
 
-async def conduct(cluster: Cluster, plan: Sequence[Planned], say: Callable[[str], None]) -> list[Injected]:
-    """Carry it out; all that was injected, in order. Cancelled or not, whatever was injected is healed."""
+async def conduct(cluster: Cluster, plan: Sequence[Planned], say: Callable[[str], None], done: list[Injected]) -> None:
+    """Carry it out; all that was injected comes into `done`, in the order of its beginning. Cancelled or not, whatever
+    was injected is healed."""
     now = asyncio.get_running_loop().time
     start_at = now()
-    done: list[Injected] = []
     busy: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def one(planned: Planned) -> None:
@@ -39,9 +40,8 @@ async def conduct(cluster: Cluster, plan: Sequence[Planned], say: Callable[[str]
                 await asyncio.sleep(began + planned.fault.seconds - now())
             finally:
                 await planned.fault.heal(cluster)
-                done.append(Injected(planned, began, now()))
+                insort(done, Injected(planned, began, now()), key=lambda injected: injected.began)
 
     async with asyncio.TaskGroup() as tasks:
         for planned in plan:
             tasks.create_task(one(planned), name=str(planned))
-    return sorted(done, key=lambda injected: injected.began)

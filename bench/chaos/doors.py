@@ -1,11 +1,11 @@
 """The two ways in: the SDK, and plain HTTP as any client of the OpenAI API would stream.
 
 The SDK is expected to get over the loss of its gateway by itself. An HTTP client gets an honest error or a broken
-stream, and asks again under the same idempotency key until its answer is whole, as long as its patience lasts.
+stream, and asks again under the same idempotency key until its answer is whole, as long as its patience lasts. Now and
+then it asks once more though it was: what it gets must be the same.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,12 +16,16 @@ import aiohttp
 import legato
 from bench.chaos.record import Listening, Record
 from bench.chaos.reference import Question
+from bench.chaos.stream import Heard, reason
 
 PATIENCE_SECONDS = 120.0
 _CONNECT_SECONDS = 3.0
 _SILENT_SECONDS = 10.0
 """A stream without even a keep-alive for so long is dead."""
+_CUT = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
 _PAUSE_SECONDS = 0.3
+_ONCE_MORE = 4
+"""Of so many calls of a program, one is asked again when it has ended."""
 _BUSY = (409, 425, 429, 500, 502, 503, 504)
 """A later try may succeed. 409: the call's earlier try still lives there."""
 
@@ -34,6 +38,8 @@ class Answer:
     text: str
     num_tokens: int
     num_restarts: int
+    ended: float
+    """When it was whole, in the event loop's time."""
 
 
 class Talk(Protocol):
@@ -95,7 +101,7 @@ class SdkTalk:
         reply = stream.reply
         if text != reply.text:
             self._record.wrong.append(f"{self._program.id}/{stream.call_id}: pieces differ from the reply")
-        return Answer(stream.call_id, text, num_tokens, reply.timings.restarts)
+        return Answer(stream.call_id, text, num_tokens, reply.timings.restarts, now())
 
 
 class HttpDoor:
@@ -113,6 +119,7 @@ class HttpDoor:
     @asynccontextmanager
     async def program(self, program_id: str) -> AsyncGenerator["HttpTalk"]:
         self._num_programs += 1
+        self._record.num_unended += 1
         yield HttpTalk(self._session, self._addresses, self._model, self._record, program_id, self._num_programs)
 
 
@@ -146,21 +153,43 @@ class HttpTalk:
 
     async def ask(self, question: Question, branch: str) -> Answer:
         self._num_calls += 1
-        call_id = f"call-{self._num_calls}"
-        listening = Listening(self._record, "http")
+        number, call_id = self._num_calls, f"call-{self._num_calls}"
+        answer = await self._answer(question, call_id, branch)
+        if number % _ONCE_MORE == 0:
+            again = await self._answer(question, call_id, branch)
+            if (again.text, again.num_tokens) != (answer.text, answer.num_tokens):
+                said = f"{again.text!r} the second time, and {answer.text!r} the first"
+                self._record.misended.append(f"{self._program_id}/{call_id}: {said}")
+        return answer
+
+    async def _answer(self, question: Question, call_id: str, branch: str) -> Answer:
+        """Ask until it is whole."""
+        listening, tries = Listening(self._record, "http"), list[Heard]()
         now = asyncio.get_running_loop().time
         give_up_at = now() + PATIENCE_SECONDS
         while True:
+            tries.append(Heard())
             try:
-                return await self._try(question, call_id, branch, listening)
+                await self._try(question, call_id, branch, listening, tries[-1])
+                break
             except _Again as again:
                 if now() > give_up_at:
                     raise
                 self._record.repeats.append((now(), "http", str(again)))
                 self._turn += 1
                 await asyncio.sleep(again.after_seconds)
+        ended, name = now(), f"{self._program_id}/{call_id} (http)"
+        *cut, whole = tries
+        self._record.misended += [f"{name}: {odd}" for heard in tries for odd in heard.odd]
+        self._record.wrong += [
+            f"{name}: a try that was cut off said {heard.text!r}, and the whole answer is {whole.text!r}"
+            for heard in cut
+            if not whole.text.startswith(heard.text)
+        ]
+        return Answer(call_id, whole.text, whole.num_tokens or 0, whole.num_restarts, ended)
 
-    async def _try(self, question: Question, call_id: str, branch: str, listening: Listening) -> Answer:
+    async def _try(self, question: Question, call_id: str, branch: str, listening: Listening, heard: Heard) -> None:
+        """Hear all of an answer. Raises _Again."""
         address = self._addresses[self._turn % len(self._addresses)]
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS)
         headers = {
@@ -174,10 +203,10 @@ class HttpTalk:
         try:
             async with self._session.post(url, json=self._body(question), headers=headers, timeout=timeout) as response:
                 if response.status in _BUSY:
-                    raise _Again(f"{response.status} {_reason(await response.json())}", _after(response))
+                    raise _Again(f"{response.status} {reason(await response.json())}", _after(response))
                 response.raise_for_status()
-                return await _read(response, call_id, listening)
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+                await _read(response, listening, heard)
+        except _CUT as error:
             raise _Again(type(error).__name__) from error
 
     def _body(self, question: Question) -> dict[str, Any]:
@@ -194,32 +223,20 @@ class HttpTalk:
         return body | ({"guided_choice": question.choices} if question.choices else {"ignore_eos": True})
 
 
-async def _read(response: aiohttp.ClientResponse, call_id: str, listening: Listening) -> Answer:
-    """The whole stream. Raises _Again for one that ends early or with an error."""
+async def _read(response: aiohttp.ClientResponse, listening: Listening, heard: Heard) -> None:
+    """The stream to where it is closed: nothing may come behind its end. Raises _Again for one that is not whole."""
     now = asyncio.get_running_loop().time
-    text, last, done = "", {}, False
-    async for line in response.content:
-        if not line.startswith(b"data: "):
-            continue
-        data = line[len(b"data: ") :].strip()
-        if data == b"[DONE]":
-            done = True
-            break
-        last: dict[str, Any] = json.loads(data)
-        if "error" in last:
-            raise _Again(f"stream: {_reason(last)}")
-        for choice in last["choices"]:
-            text += choice["delta"].get("content") or ""
-            listening.heard(now())
-    usage: dict[str, Any] | None = last.get("usage")
-    if not done or usage is None:
+    try:
+        async for line in response.content:
+            if line.startswith(b"data: ") and heard.take(line[len(b"data: ") :].strip()):
+                listening.heard(now())
+    except _CUT:
+        if not heard.whole:
+            raise
+    if heard.error:
+        raise _Again(f"stream: {heard.error}")
+    if not heard.whole:
         raise _Again("stream cut off")
-    return Answer(call_id, text, usage["completion_tokens"], int(last.get("timings", {}).get("restarts", 0)))
-
-
-def _reason(body: dict[str, Any]) -> str:
-    error: dict[str, Any] = body.get("error", {})
-    return str(error.get("code") or error.get("type"))
 
 
 def _after(response: aiohttp.ClientResponse) -> float:

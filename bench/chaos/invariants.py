@@ -1,15 +1,17 @@
 """What must hold at the end of a run, whatever was done to the cluster."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 
 import legato
-from bench.chaos import call_ends, layout
+from bench.chaos import call_ends, kv_user, layout
 from bench.chaos.call_ends import Ends
 from bench.chaos.cluster import NUM_WORKERS, Cluster
 from bench.chaos.conductor import Injected
@@ -20,13 +22,20 @@ SETTLE_SECONDS = 45.0
 """Leases, reservations and program states lapse or are written within it."""
 _POLL_SECONDS = 1.0
 _SHOWN = 5
-_IDLE = {
-    "gateway": ("legato_gateway_calls_in_flight", "legato_gateway_log_waiting_entries"),
-    "scheduler": ("legato_scheduler_queue_length", "legato_scheduler_unsaved_programs"),
-    "kvpool": ("legato_kvpool_leases", "legato_kvpool_reservations"),
-    "worker": ("legato_worker_running_calls", "legato_worker_waiting_calls"),
+_KV_USE = (kv_user.LOADED, kv_user.STORED)
+IDLE: Final[Mapping[str, Mapping[str, float]]] = {
+    "gateway": {
+        "legato_gateway_calls_in_flight": 0,
+        "legato_gateway_log_waiting_entries": 0,
+        "legato_gateway_scheduler_connected": 1,
+    },
+    "scheduler": {"legato_scheduler_queue_length": 0, "legato_scheduler_unsaved_programs": 0},
+    "kvpool": {"legato_kvpool_leases": 0, "legato_kvpool_reservations": 0},
+    "kvuser": {"legato_chaos_chains_in_hand": 0},
+    "worker": {"legato_worker_running_calls": 0, "legato_worker_waiting_calls": 0},
+    "workflow": {"legato_workflow_log_lag_batches": 0, "legato_workflow_caught_up": 1},
 }
-"""What must come to nought when nobody asks for anything any more."""
+"""What each kind of service must come to say of itself when nobody asks for anything any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +58,15 @@ class Checked:
 def of_clients(record: Record) -> list[Checked]:
     """What the clients know by themselves."""
     ends = Counter((call.program_id, call.call_id) for call in record.calls)
-    twice = tuple(f"{program}/{call}: {count} times" for (program, call), count in ends.items() if count > 1)
+    twice = [f"{program}/{call}: {count} times" for (program, call), count in ends.items() if count > 1]
     lost = record.num_programs - record.num_completed - len(record.failed)
-    unended = (f"{lost} programs never ended",) if lost else ()
+    unended = [f"{lost} programs never ended"] if lost else []
+    unended += [] if record.num_programs else ["there was none"]
     return [
         Checked("every program completes", (*record.failed, *unended), f"{record.num_completed} programs"),
-        Checked("every call ends exactly once for its client", twice, f"{len(record.calls)} calls"),
+        Checked(
+            "every call ends exactly once for its client", (*twice, *record.misended), f"{len(record.calls)} calls"
+        ),
         Checked("streams have no gap, no duplicate, nothing foreign", tuple(record.wrong)),
     ]
 
@@ -87,15 +99,23 @@ async def of_cluster(cluster: Cluster) -> list[Checked]:
 
 
 async def _idle(cluster: Cluster) -> Checked:
+    names = layout.names(*IDLE)
+    return of_metrics({name: await _metrics(cluster, name) for name in names})
+
+
+def of_metrics(said: Mapping[str, Mapping[str, float] | None]) -> Checked:
+    """`said`: by each service that can be idle; None: it does not answer."""
     broken: list[str] = []
-    for service in layout.SERVICES:
-        if gauges := _IDLE.get(service.kind):
-            said = await _metrics(cluster, service.name)
-            if said is None:
-                broken.append(f"{service.name} does not answer")
-            else:
-                broken += [f"{service.name}: {name} {said[name]:g}" for name in gauges if said.get(name)]
-    return Checked("queues, slots, leases and reservations are empty", tuple(broken))
+    for name, metrics in said.items():
+        if metrics is None:
+            broken.append(f"{name} does not answer")
+            continue
+        for metric, idle in IDLE[layout.service(name).kind].items():
+            if metric not in metrics:
+                broken.append(f"{name} does not say {metric}")
+            elif metrics[metric] != idle:
+                broken.append(f"{name}: {metric} {metrics[metric]:g}")
+    return Checked("queues, slots, leases and reservations are empty, and the log is read", tuple(broken))
 
 
 async def _leads(cluster: Cluster) -> Checked:
@@ -129,12 +149,15 @@ async def _metrics(cluster: Cluster, name: str) -> dict[str, float] | None:
         return None
 
 
-def of_memory(compared: Mapping[str, tuple[int, int]]) -> Checked:
-    """`compared`: what each service held under load before the first fault, and in the end."""
-    broken = [
+def of_memory(compared: Mapping[str, tuple[int, int]], num_unended: int) -> Checked:
+    """`compared`: what each service held under load before the first fault, and in the end. `num_unended`: programs of
+    which nobody said that they are over."""
+    broken = [] if compared else ["nothing was compared"]
+    broken += [f"{name}: not seen at both times" for name, sizes in compared.items() if not all(sizes)]
+    broken += [
         f"{name}: {before >> 20} MiB grew to {after >> 20} MiB"
         for name, (before, after) in compared.items()
-        if after > allowed(before)
+        if before and after > allowed(name, before, num_unended)
     ]
     worst = max((after / max(before, 1) for before, after in compared.values()), default=0.0)
     return Checked("memory returns to base", tuple(broken), f"at most {worst:.2f} times of it")
@@ -156,13 +179,19 @@ def of_logs(log_dir: Path) -> list[Checked]:
     """What services wrote."""
     bugs: list[str] = []
     wrong: list[str] = []
+    used: list[str] = []
     for service in layout.SERVICES:
         text = (log_dir / f"{service.name}.log").read_text(encoding="utf-8", errors="replace")
         if count := text.count("Traceback (most recent call last)"):
             bugs.append(f"{service.name}: {count} tracebacks")
         if count := text.count("WRONG"):
             wrong.append(f"{service.name}: {count} blocks")
+        if service.kind == "kvuser":
+            loaded, stored = (sum(map(int, re.findall(rf"{done} (\d+) blocks$", text, re.M))) for done in _KV_USE)
+            used.append(f"{service.name} loaded {loaded} and stored {stored}")
+            if not (loaded and stored):
+                wrong.append(used[-1])
     return [
         Checked("no service meets a bug", tuple(bugs)),
-        Checked("KV pools give no block that is another's", tuple(wrong)),
+        Checked("KV pools give no block that is another's", tuple(wrong), ", ".join(used)),
     ]

@@ -1,19 +1,22 @@
-"""Who uses a host's KV pool as an engine's connector does, and checks each byte: `python -m bench.chaos.kv_user`.
+"""Who uses a host's KV pool as an engine's connector does, byte by byte: `python -m bench.chaos.kv_user CLOSED`.
 
 Simulated engines keep no KV. So this asks the pool for chains of blocks, reads what it gets, stores what it lacks. What
 a block holds follows from its hash alone; one that holds anything else is a finding, written to the log as WRONG. Being
-killed in the middle of it is part of the use: what it held the pool has to take back by itself.
+killed in the middle of it is part of the use: what it held the pool has to take back by itself. Once the file CLOSED is
+there it begins nothing more.
 """
 
 import asyncio
 import hashlib
 import logging
+import sys
+from pathlib import Path
 from random import Random
 from uuid import uuid4
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
-from prometheus_client import Counter
+from prometheus_client import Gauge
 
 from legato.v1 import kv_pb2, kvpool_pb2
 from services.common import config, kv, telemetry
@@ -31,9 +34,9 @@ _HOLD_SECONDS = 0.2
 """A lease or a reservation is held a moment, as copies would hold it."""
 _log = logging.getLogger("kv_user")
 
-LOADED = Counter("legato_chaos_loaded_blocks", "Blocks read from the pool and found right.")
-STORED = Counter("legato_chaos_stored_blocks", "Blocks stored.")
-WRONG = Counter("legato_chaos_wrong_blocks", "Blocks that held what they should not.")
+LOADED, STORED, WRONG = "loaded", "stored", "WRONG"
+"""What the log counts: blocks read from the pool and found right, stored, and holding what they should not."""
+_IN_HAND = Gauge("legato_chaos_chains_in_hand", "1 while it uses a chain.")
 
 
 def chain(number: int) -> list[bytes]:
@@ -47,21 +50,26 @@ def content(block_hash: bytes) -> kv.Arena:
 
 
 class User:
-    """One chain after the other, for ever."""
+    """One chain after the other, until the file `closed` is there."""
 
-    def __init__(self, client: PoolClient) -> None:
+    def __init__(self, client: PoolClient, closed: Path) -> None:
         self._client = client
+        self._closed = closed
         self._random = Random()
 
     async def run(self) -> None:
         while True:
-            number = self._random.randrange(_NUM_CHAINS)
-            user = kv_pb2.KVUser(program_id=f"chaos-{number}", tenant="default")
-            num_loaded = await self._load(chain(number), user)
-            if num_loaded is not None:
-                await self._store(chain(number), num_loaded, user)
-            self._client.finish_call(user)
+            if not self._closed.exists():
+                with _IN_HAND.track_inprogress():
+                    await self._use(self._random.randrange(_NUM_CHAINS))
             await asyncio.sleep(self._random.expovariate(4.0))
+
+    async def _use(self, number: int) -> None:
+        user = kv_pb2.KVUser(program_id=f"chaos-{number}", tenant="default")
+        num_loaded = await self._load(chain(number), user)
+        if num_loaded is not None:
+            await self._store(chain(number), num_loaded, user)
+        self._client.finish_call(user)
 
     async def _load(self, hashes: list[bytes], user: kv_pb2.KVUser) -> int | None:
         """Read the blocks that the pool has; how many. None: it does not answer."""
@@ -75,16 +83,16 @@ class User:
         if answer is None or arena is None:
             return None
         await asyncio.sleep(_HOLD_SECONDS)
-        corrupt: list[int] = []
+        corrupt, num_right = list[int](), 0
         for index, (offset, checksum) in enumerate(zip(answer.offsets, answer.checksums, strict=True)):
             block = arena[offset : offset + BLOCK_BYTES].copy()  # its lease may lapse while we look
             if kv.checksum(block) != checksum:
                 corrupt.append(index)  # which an engine would compute
             elif not np.array_equal(block, content(hashes[index])):
-                WRONG.inc()
-                _log.error("WRONG: block %d of %d", index, len(hashes))
+                _log.error("%s: block %d of %d", WRONG, index, len(hashes))
             else:
-                LOADED.inc()
+                num_right += 1
+        _log.info("%s %d blocks", LOADED, num_right)
         lease = kvpool_pb2.ReleasedLease(lease_id=request.lease_id, corrupt_blocks=corrupt)
         self._client.release(lease)
         return len(answer.offsets)
@@ -113,7 +121,7 @@ class User:
                 checksums.append(kv.checksum(block))
         await asyncio.sleep(_HOLD_SECONDS)
         done = await asyncio.wrap_future(self._client.commit(answer.reservation_id, checksums, _HOLD_SECONDS))
-        STORED.inc(done.num_blocks if done is not None else 0)
+        _log.info("%s %d blocks", STORED, done.num_blocks if done is not None else 0)
 
 
 def _duration(seconds: float) -> Duration:
@@ -128,7 +136,7 @@ async def _main() -> None:
     client = PoolClient(f"unix:{settings.kvpool.directory}/pool.sock", _NAMESPACE)
     async with telemetry.serve_metrics(settings.cluster.host, settings.telemetry.metrics_port):
         try:
-            await User(client).run()
+            await User(client, Path(sys.argv[1])).run()
         finally:
             client.close()
 

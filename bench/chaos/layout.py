@@ -40,8 +40,8 @@ NO_CLOCK: Final = frozenset(("etcd",))
 
 
 def names(*kinds: str) -> list[str]:
-    """The services of these kinds."""
-    return [service.name for service in SERVICES if service.kind in kinds]
+    """The services of these kinds; with none said, all."""
+    return [service.name for service in SERVICES if not kinds or service.kind in kinds]
 
 
 def service(name: str) -> Service:

@@ -63,6 +63,9 @@ class Load:
         try:
             async with door.program(program_id) as talk:
                 await self._turns(_Live(program_id, door.name, talk, Random(program_id)))
+        except asyncio.CancelledError:
+            self._record.failed.append(f"{program_id} ({door.name}): it had not ended when the run gave up on it")
+            raise
         except Exception as error:  # whatever a client raises is what the run is to find
             self._record.failed.append(f"{program_id} ({door.name}): {_line(error)}")
         else:
@@ -90,10 +93,9 @@ class Load:
 
     async def _call(self, live: _Live, messages: Sequence[Message], branch: str) -> str:
         question = _question(messages, live.random)
-        now = asyncio.get_running_loop().time
-        began = now()
+        began = asyncio.get_running_loop().time()
         answer = await live.talk.ask(question, branch)
-        ended = Ended(live.program_id, answer.call_id, live.door, began, now(), answer.num_restarts)
+        ended = Ended(live.program_id, answer.call_id, live.door, began, answer.ended, answer.num_restarts)
         self._record.calls.append(ended)
         text, num_tokens = self._reference.answer(question)
         if (answer.text, answer.num_tokens) != (text, num_tokens):

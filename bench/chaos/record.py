@@ -40,12 +40,16 @@ class Record:
     num_programs: int = 0
     """Begun."""
     num_completed: int = 0
+    num_unended: int = 0
+    """That no client told the cluster the end of."""
     calls: list[Ended] = field(default_factory=list[Ended])
     silences: list[Silence] = field(default_factory=list[Silence])
     repeats: list[tuple[float, str, str]] = field(default_factory=list[tuple[float, str, str]])
     """When a client had to ask again, through which door and why."""
     wrong: list[str] = field(default_factory=list[str])
     """Outputs with a gap, a duplicate or anything else that does not belong."""
+    misended: list[str] = field(default_factory=list[str])
+    """Streams that went on behind their end, and calls that had another answer when they were asked again."""
     failed: list[str] = field(default_factory=list[str])
     """Programs that did not complete, and why."""
 

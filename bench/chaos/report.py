@@ -1,16 +1,17 @@
 """What a run found, for people and as JSON: the faults, what each cost, and whether the invariants hold."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.chaos.conductor import Injected
 from bench.chaos.invariants import Checked
-from bench.chaos.record import Record
+from bench.chaos.record import Record, Silence
 
 _AFTERMATH_SECONDS = 10.0
 """A silence that begins so long after a fault's end is none of its."""
+_SHOWN_SILENCES = 10
 
 
 @dataclass(slots=True)
@@ -39,10 +40,11 @@ class Report:
     seed: int
     seconds: float
     num_live: int
-    record: Record
-    faults: Sequence[Injected]
-    checked: Sequence[Checked]
-    left_out: Sequence[str]
+    record: Record = field(default_factory=Record)
+    faults: list[Injected] = field(default_factory=list[Injected])
+    """In the order of their beginning."""
+    checked: list[Checked] = field(default_factory=list[Checked])
+    left_out: list[str] = field(default_factory=list[str])
     """Kinds of faults that this machine cannot do, and why."""
     memory: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     """Bytes of each service under load before the first fault, and in the end."""
@@ -58,6 +60,16 @@ class Report:
             costs[injected.planned.kind, injected.planned.fault.target].add(_cost(injected, self.record))
         return costs
 
+    def longest_silences(self) -> list[str]:
+        """Of streams that had begun, and the faults that may have had a part in each."""
+        start_at = self.faults[0].began - self.faults[0].planned.at if self.faults else 0.0
+        longest = sorted(self.record.silences, key=lambda silence: silence.seconds, reverse=True)
+        return [
+            f"{silence.seconds:.1f} s from {silence.began - start_at:.1f} s on ({silence.door}): "
+            + "; ".join(str(one.planned).strip() for one in self.faults if _meet(one, silence))
+            for silence in longest[:_SHOWN_SILENCES]
+        ]
+
     def lines(self) -> Iterator[str]:
         """For people."""
         record = self.record
@@ -70,6 +82,7 @@ class Report:
             yield f"{kind:<12} {target:<14} {cost.faults:>6} {silence} {cost.restarts:>8} {cost.repeats:>8}"
         for why, count in record.counts().items():
             yield f"asked again {count} times: {why}"
+        yield from (f"silent for {silence}" for silence in self.longest_silences())
         yield from (one.line for one in self.checked)
 
     def json(self) -> dict[str, Any]:
@@ -88,6 +101,7 @@ class Report:
             "left_out": list(self.left_out),
             "by_kind": {kind: _json(cost) for kind, cost in sorted(kinds.items())},
             "by_target": {f"{kind} {target}": _json(cost) for (kind, target), cost in sorted(self.costs().items())},
+            "longest_silences": self.longest_silences(),
             "asked_again": self.record.counts(),
             "invariants": {one.what: list(one.broken) or "holds" for one in self.checked},
             "memory_mib": {name: [before >> 20, after >> 20] for name, (before, after) in self.memory.items()},
@@ -104,9 +118,13 @@ def _json(cost: Cost) -> dict[str, float]:
     }
 
 
+def _meet(injected: Injected, silence: Silence) -> bool:
+    return silence.ended > injected.began and silence.began < injected.ended + _AFTERMATH_SECONDS
+
+
 def _cost(injected: Injected, record: Record) -> Cost:
     began, until = injected.began, injected.ended + _AFTERMATH_SECONDS
-    silences = (one.seconds for one in record.silences if one.ended > began and one.began < until)
+    silences = (silence.seconds for silence in record.silences if _meet(injected, silence))
     restarts = (call.num_restarts for call in record.calls if call.ended > began and call.began < injected.ended)
     repeats = sum(began <= at <= until for at, _, _ in record.repeats)
     return Cost(1, max(silences, default=0.0), sum(restarts), repeats)

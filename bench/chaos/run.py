@@ -18,6 +18,7 @@ from bench.chaos.load import Load
 from bench.chaos.record import Record
 from bench.chaos.reference import Reference
 from bench.chaos.report import Report
+from services.local.children import KeepsDying
 
 END_SECONDS = 240.0
 """What the programs that live when the faults are over may take to end."""
@@ -48,27 +49,39 @@ class Asked:
 
 async def run(asked: Asked, say: Callable[[str], None]) -> Report:
     """Raises what keeps the run itself from going on; what it found is in the report."""
-    loop = asyncio.get_running_loop()
+    report = Report(asked.seed, asked.seconds, asked.num_live)
+    try:
+        async with cluster.running(asked.log_dir) as running, memory.watching(running) as watched:
+            await _run(asked, say, running, watched, report)
+    except* KeepsDying as dead:
+        died = tuple(map(str, dead.exceptions))
+        report.checked += [*invariants.of_clients(report.record), Checked("every service can be started again", died)]
+    report.checked += invariants.of_logs(asked.log_dir)
+    return report
+
+
+async def _run(
+    asked: Asked, say: Callable[[str], None], running: Cluster, watched: memory.Memory, report: Report
+) -> None:
+    """All of it, on a cluster that runs."""
+    now, record = asyncio.get_running_loop().time, report.record
+    planned, report.left_out = _plan(asked, running)
     reference = Reference(cluster.MODEL, cluster.MODEL_PATH, cluster.MAX_MODEL_LEN)
-    record = Record()
-    async with cluster.running(asked.log_dir) as running, memory.watching(running) as watched:
-        planned, left_out = _plan(asked, running)
-        say(f"the cluster is ready; seed {asked.seed} plans {len(planned)} faults")
-        async with _load(running, asked, reference, record) as load:
-            base = loop.time()
-            await asyncio.sleep(asked.run_in_seconds)
-            base_until = loop.time()
-            injected = await conduct(running, planned, say)
-            load.close()
-        say(f"faults and programs are over: {record.num_completed} of {record.num_programs} completed")
-        calm = loop.time()
-        checked = [*invariants.of_clients(record), *await _aftermath(running, record, injected)]
-        await asyncio.sleep(max(0.0, calm + _CALM_SECONDS - loop.time()))
-        compared = watched.compared((base, base_until), (calm, loop.time()))
-        checked.append(invariants.of_memory(compared))
-        checked.append(invariants.of_lives(watched, injected))
-    checked += invariants.of_logs(asked.log_dir)
-    return Report(asked.seed, asked.seconds, asked.num_live, record, injected, checked, left_out, compared)
+    say(f"the cluster is ready; seed {asked.seed} plans {len(planned)} faults")
+    async with _load(running, asked, reference, record) as load:
+        base = now()
+        await asyncio.sleep(asked.run_in_seconds)
+        base_until = now()
+        await conduct(running, planned, say, report.faults)
+        load.close()
+    running.closed.touch()
+    say(f"faults and programs are over: {record.num_completed} of {record.num_programs} completed")
+    calm = now()
+    checked = [*invariants.of_clients(record), *await _aftermath(running, record, report.faults)]
+    await asyncio.sleep(max(0.0, calm + _CALM_SECONDS - now()))
+    report.memory = watched.compared((base, base_until), (calm, now()))
+    checked += [invariants.of_memory(report.memory, record.num_unended), invariants.of_lives(watched, report.faults)]
+    report.checked += checked
 
 
 def _plan(asked: Asked, running: Cluster) -> tuple[list[plan.Planned], list[str]]:

@@ -15,7 +15,7 @@ class Fault:
 
     @staticmethod
     def targets() -> list[str]:
-        return [service.name for service in layout.SERVICES if service.name not in layout.NO_CLOCK]
+        return [name for name in layout.names() if name not in layout.NO_CLOCK]
 
     def __init__(self, target: str, random: Random) -> None:
         self.target = target
