@@ -642,22 +642,26 @@ class ListProgramsRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     INCLUDE_ENDED_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Only this tenant's; empty: every tenant's."""
     limit: _builtins.int
     """At most this many, newest first; 0: 100. The limit is 10,000."""
     include_ended: _builtins.bool
     """Ended programs too."""
+    page_token: _builtins.str
+    """What the answer to the same request said: only programs behind those that it held. Empty: from the newest on."""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         limit: _builtins.int = ...,
         include_ended: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_ended", b"include_ended", "limit", b"limit", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_ended", b"include_ended", "limit", b"limit", "page_token", b"page_token", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -670,6 +674,9 @@ class ListProgramsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRAMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """To ask for those behind them; empty: there were no more."""
     @_builtins.property
     def programs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgramStatus]:
         """Newest first."""
@@ -678,10 +685,11 @@ class ListProgramsResponse(_message.Message):
         self,
         *,
         programs: _abc.Iterable[Global___ProgramStatus] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["programs", b"programs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "programs", b"programs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

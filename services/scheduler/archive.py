@@ -3,12 +3,14 @@
 Written behind, `save_seconds` after a change at the latest while the store answers; while it does not, the newest
 changed programs are remembered and written later. Nothing ever waits for the store except the beginning of a term, and
 that no longer than `_OPEN_SECONDS`: what was not read then is read later, and added to what has happened meanwhile;
-nothing is written before. The store's fence refuses a scheduler of an earlier term than one it has met.
+nothing is written before. The store's fence refuses a scheduler of an earlier term than one it has met. However many
+programs are read, leases are renewed and streams answered between a few and the next few.
 """
 
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import Mapping
 from math import inf
 from typing import Any
@@ -25,6 +27,8 @@ _log = logging.getLogger(__name__)
 _PREFIX = "program/"
 _FENCE = "scheduler"
 _BATCH = 1_000
+_AT_ONCE = 100
+"""Programs that are restored before others get their turn on the event loop: some milliseconds."""
 _MOST_UNSAVED = 100_000
 _OPEN_SECONDS = 2.0  # a store that answers slowly, and often, would hold up all calls
 _FIELDS = (
@@ -45,15 +49,17 @@ class Archive:
         self._store = store
         self._save_seconds = save_seconds
         self._expire_seconds = expire_seconds
-        self._restored = False
+        self._untold: deque[ProgramRestored] | None = None
+        """What was read and the core does not know yet; None: nothing was read, and nothing may be written."""
 
     async def open(self) -> None:
-        """Tell the term's core what earlier ones knew, now if the store answers."""
+        """Tell the term's core what earlier ones knew, all of it now if the store answers."""
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
-                await self._restore()
+                await self._read_all()
         except (StoreUnavailable, TimeoutError) as failure:
             _log.warning("programs are not restored yet: %r", failure)
+        await self._tell()
 
     async def keep(self) -> None:
         """Write changed programs until cancelled, whatever becomes of single writes."""
@@ -69,30 +75,40 @@ class Archive:
         """Write all changed programs now. What could not be written stays unsaved, which is logged."""
         unsaved = self._term.unsaved
         try:
-            if not self._restored:
-                await self._restore()
-            while self._restored and unsaved:
+            if self._untold is None:
+                await self._read_all()
+            await self._tell()
+            while self._untold is not None and unsaved:
                 await self._save_batch()
         except StoreUnavailable as failure:
             _log.warning("%d programs are not saved: %s", len(unsaved), failure)
         except Exception:  # a bug, which must not end the scheduler: it can do without its archive
             _log.exception("%d programs are not saved", len(unsaved))
 
-    async def _restore(self) -> None:
+    async def _read_all(self) -> None:
         """All of them or, when this raises, none."""
         term = self._term
         if not await self._put({}):  # first of all, so that nobody before us writes what we do not read
             return
-        restored: list[ProgramRestored] = []
+        found: list[ProgramRestored] = []
         async for key, value in self._store.items(_PREFIX):
             try:
-                restored.append(_read(key.removeprefix(_PREFIX), value, term.epoch))
+                found.append(_read(key.removeprefix(_PREFIX), value, term.epoch))
             except (ValueError, TypeError, KeyError) as error:
                 _log.warning("state of %s is not readable: %r", key, error)
-        self._restored = True
-        for event in sorted(restored, key=lambda event: event.started):
+            if not len(found) % _AT_ONCE:
+                await asyncio.sleep(0)
+        self._untold = deque(sorted(found, key=lambda event: event.started))
+
+    async def _tell(self) -> None:
+        """Each of them once. What is left when this is cancelled is told before anything is written."""
+        term = self._term
+        while self._untold:
+            event = self._untold.popleft()
             if event.program_id not in term.unsaved or term.core.programs.get(event.program_id):  # else it has ended
                 term.feed(event)
+            if not len(self._untold) % _AT_ONCE:
+                await asyncio.sleep(0)
 
     async def _save_batch(self) -> None:
         unsaved = self._term.unsaved
@@ -113,7 +129,7 @@ class Archive:
         gone = [f"{_PREFIX}{name}" for name, program in programs.items() if program is None]
         met = await self._store.write(_FENCE, term.number, written, gone, self._expire_seconds)
         if met > term.number:
-            self._restored = False
+            self._untold = None
             term.overtake(met)
         return met == term.number
 

@@ -12,6 +12,7 @@ import grpc
 
 from legato.v1 import kvpool_pb2, kvpool_pb2_grpc
 from services.common import rpc
+from services.common.backoff import Backoff
 from services.scheduler import metrics
 from services.scheduler.kv_translation import prefetch_of
 from services.scheduler.pool_events import Prefetch
@@ -76,7 +77,7 @@ class Errands:
             self._num_prefetching -= 1
 
     async def _release(self, stub: kvpool_pb2_grpc.KVPoolServiceStub) -> None:
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             while not self._releases:
                 self._changed.clear()
@@ -84,10 +85,9 @@ class Errands:
             batch = list(self._releases)[:_RELEASE_BATCH]
             results = await asyncio.gather(*(self._release_one(stub, program_id) for program_id in batch))
             if all(results):
-                pause_seconds = _FIRST_PAUSE_SECONDS
+                backoff.reset()
             else:
-                await asyncio.sleep(pause_seconds)  # gives the pool time to come back
-                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+                await backoff.pause()  # gives the pool time to come back
 
     async def _release_one(self, stub: kvpool_pb2_grpc.KVPoolServiceStub, program_id: str) -> bool:
         """Whether there is no need to wait before the next ones."""

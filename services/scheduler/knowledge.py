@@ -144,8 +144,8 @@ class Knowledge:
             expected.service_seconds = forecast.truncated_mean(1e9)
         else:
             kinds: list[Key] = [(call.program.tenant, call.agent, int(expected.away_seconds < inf))]
-            prefilled = call.prompt_tokens * (1.0 - self._cached.of(kinds, 0.0))
-            expected.service_seconds = speed.seconds(prefilled, call.expected_output)
+            new_share = 0.0 if call.prefilled_at is not None else 1.0 - self._cached.of(kinds, 0.0)
+            expected.service_seconds = speed.seconds(call.prompt_tokens * new_share, call.expected_output)
         expected.attained_seconds = 0.0 if call.forecast.remaining is not None else call.inherited_seconds
         return expected
 

@@ -14,6 +14,7 @@ import grpc
 
 from legato.v1 import kvpool_pb2, kvpool_pb2_grpc
 from services.common import rpc
+from services.common.backoff import Backoff
 from services.common.errors import Reason
 from services.common.registry import Member, Registry
 from services.scheduler import kv_translation, metrics
@@ -64,12 +65,11 @@ class _Follower:
         async with rpc.channel(member.address, "kvpool") as channel, asyncio.TaskGroup() as tasks:
             link.stub = kvpool_pb2_grpc.KVPoolServiceStub(channel)
             tasks.create_task(link.errands.run(link.stub), name=f"errands to {member.id}")
-            pause_seconds = _FIRST_PAUSE_SECONDS
+            backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
             while True:
                 if await self._hear(member.id, link.stub):
-                    pause_seconds = _FIRST_PAUSE_SECONDS
-                await asyncio.sleep(pause_seconds)  # a peer that ends each stream at once is not called in a loop
-                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+                    backoff.reset()
+                await backoff.pause()
 
     async def _hear(self, pool_id: str, stub: kvpool_pb2_grpc.KVPoolServiceStub) -> bool:
         """Hold one stream until it ends or turns out to be another pool's; whether the pool said anything, and may

@@ -48,15 +48,16 @@ class CallQueue:
     def push(self, call: Call) -> int:
         """Let a call in; the number of calls of its model that go before it.
 
-        Before their rank go calls that are prefilled (their KV waits in a pool), then restarted ones; in the lobby also
-        those whose programs ran before, and starved ones.
+        Before their rank go restarted calls; in the lobby also those whose programs ran before, and starved ones. One
+        that is prefilled is ranked as any other: where prefill workers are faster than decoders there is always
+        another.
         """
         self._sequence += 1
         entered = call.order[-1] if call.order else self._sequence
-        again = call.attempt > 0 or call.resumed or (call.in_lobby and call.promoted)
-        front = (0 if again else 1) if call.prefilled_at is None else -1
+        restarted = call.attempt > (call.prefilled_at is not None)
+        first = restarted or call.resumed or (call.in_lobby and call.promoted)
         call.level = self._ordering.level(call)
-        call.order = (-call.priority, front, *self._ordering.rank(call), entered)
+        call.order = (-call.priority, float(not first), *self._ordering.rank(call), entered)
         self._size += 1
         self._tenants[call.program.tenant] += 1
         return self._insert(call)

@@ -1,7 +1,6 @@
 """SchedulerService over the term that this process leads, if it does."""
 
 import asyncio
-import heapq
 import itertools
 import logging
 import time
@@ -15,6 +14,7 @@ from services.common import rpc
 from services.common.errors import Failure, Reason
 from services.scheduler import metrics
 from services.scheduler.events import Reject
+from services.scheduler.listing import page_of
 from services.scheduler.term import NOT_LEADER, Gateway, PoolLink, Term
 from services.scheduler.translation import event_of, status_of
 
@@ -97,9 +97,9 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         programs = term.core.programs
         listed = itertools.chain(programs.live(), programs.ended() if request.include_ended else ())
         chosen = (program for program in listed if not request.tenant or program.tenant == request.tenant)
-        newest = heapq.nlargest(request.limit or _LISTED, chosen, key=lambda program: program.started)
-        statuses = [status_of(program, term.epoch, term.eta(program)) for program in newest]
-        return scheduler_pb2.ListProgramsResponse(programs=statuses)
+        page, token = page_of(chosen, request.page_token, request.limit or _LISTED)
+        statuses = [status_of(program, term.epoch, term.eta(program)) for program in page]
+        return scheduler_pb2.ListProgramsResponse(programs=statuses, next_page_token=token)
 
     async def ListPools(
         self, request: scheduler_pb2.ListPoolsRequest, context: grpc.aio.ServicerContext[Any, Any]

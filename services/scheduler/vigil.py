@@ -8,21 +8,21 @@ host whose leader was never reached from here, for that may be a firewall's (but
 
 import asyncio
 import logging
-import socket
 from contextlib import aclosing
 
 import grpc
 
 from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
 from services.common import rpc
+from services.common.backoff import Backoff
 from services.common.errors import Reason
 from services.common.registry import Leader, Registry, Unavailable
+from services.scheduler import hosts
 
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
-_CONNECT_SECONDS = 1.0
 
 
 class Vigil:
@@ -53,15 +53,14 @@ class Vigil:
 
     async def _watch(self, leader: Leader) -> None:
         """Stay with one leader until it is dead."""
-        host = leader.address.rpartition(":")[0].strip("[]")
-        reached = await _ours(host)
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        reached = await hosts.ours(leader.address)
+        backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             attended, replaced = await _attend(leader)
             if attended:
                 reached = True
-                pause_seconds = _FIRST_PAUSE_SECONDS
-            if replaced or (reached and await _refused(leader.address)):
+                backoff.reset()
+            if replaced or (reached and await hosts.refused(leader.address)):
                 self.found_dead_at = asyncio.get_running_loop().time()
                 _log.warning("scheduler %s, which leads, is dead: its lead is ended", leader.id)
                 try:
@@ -69,8 +68,7 @@ class Vigil:
                     return
                 except Unavailable as failure:
                     _log.warning("its lead is not ended: %s", failure)
-            await asyncio.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+            await backoff.pause()
 
 
 async def _attend(leader: Leader) -> tuple[bool, bool]:
@@ -84,29 +82,3 @@ async def _attend(leader: Leader) -> tuple[bool, bool]:
         except grpc.aio.AioRpcError as error:
             return attended, rpc.failure_from(error).reason is Reason.SCHEDULER_NOT_FOUND
     return attended, False
-
-
-async def _ours(host: str) -> bool:
-    """Whether that is an address of this host."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, 0, type=socket.SOCK_STREAM)
-        family, kind, _, _, address = found[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(address)
-    except OSError:
-        return False
-    return True
-
-
-async def _refused(address: str) -> bool:
-    """Whether the host is there and says that nobody listens."""
-    host, _, port = address.rpartition(":")
-    try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except ConnectionRefusedError:
-        return True
-    except OSError:  # TimeoutError is one
-        return False
-    writer.close()
-    return False

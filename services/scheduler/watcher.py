@@ -3,7 +3,6 @@
 A stream that breaks means that the worker is lost, at once; it is new when it answers again.
 """
 
-import asyncio
 import logging
 from collections.abc import Collection
 
@@ -11,6 +10,7 @@ import grpc
 
 from legato.v1 import worker_pb2, worker_pb2_grpc
 from services.common import rpc
+from services.common.backoff import Backoff
 from services.common.errors import Reason
 from services.common.registry import Member, Registry
 from services.scheduler import translation
@@ -46,16 +46,15 @@ class _Follower:
 
     async def follow(self, member: Member) -> None:
         """Hold the worker's stream, again and again."""
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         try:
             async with rpc.channel(member.address, "worker") as channel:
                 stub = worker_pb2_grpc.WorkerServiceStub(channel)
                 while True:
                     if await self._hear(member, stub):
-                        pause_seconds = _FIRST_PAUSE_SECONDS
+                        backoff.reset()
                     self._settle(member)
-                    await asyncio.sleep(pause_seconds)  # a peer that ends each stream at once is not called in a loop
-                    pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+                    await backoff.pause()
         finally:
             self._settle(member)
 

@@ -9,18 +9,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 from prometheus_client import REGISTRY
 
 from legato.v1 import scheduler_pb2, scheduler_pb2_grpc
 from services.common import config, registry, rpc, state
+from services.common.errors import Reason
 from services.common.process import exited
 from services.common.registry import Leader, Registry, Unavailable
 from services.common.registry.client import Client
@@ -32,6 +34,7 @@ from services.local.config import Settings
 from services.worker import service as worker
 from tests.e2e.conftest import MODEL
 from tests.gateway.conftest import ready
+from tests.servers.cable import Cable, cable
 from tests.servers.etcd import Etcd, etcd
 from tests.servers.redis import RedisServer, redis_server
 
@@ -58,6 +61,8 @@ class Cluster:
     store: Store
     http: aiohttp.ClientSession
     schedulers: list["subprocess.Popen[bytes]"]
+    cables: list[Cable]
+    """Between each of these and etcd, if that was asked for."""
 
     async def leader(self, after: int = 0) -> Leader:
         """Who leads, in a later term than `after`."""
@@ -77,6 +82,21 @@ class Cluster:
             request = scheduler_pb2.ListProgramsRequest(include_ended=True, limit=10_000)
             stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
             return list((await stub.ListPrograms(request, timeout=PATIENCE_SECONDS)).programs)
+
+    async def let_go(self, leader: Leader) -> Reason:
+        """Why the leader ends the stream of a gateway that only listens."""
+
+        async def listens() -> AsyncGenerator[scheduler_pb2.ScheduleRequest]:
+            hello = scheduler_pb2.GatewayEvent(hello=scheduler_pb2.Hello(gateway_id="listener"))
+            yield scheduler_pb2.ScheduleRequest(events=[hello])
+            await asyncio.Event().wait()
+
+        async with rpc.channel(leader.address) as channel:
+            stream = scheduler_pb2_grpc.SchedulerServiceStub(channel).Schedule(listens())
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                async for _ in stream:
+                    pass
+        return rpc.failure_from(ended.value).reason
 
     async def complete(self, program_id: str, max_tokens: int, began: asyncio.Semaphore | None = None) -> int:
         """One call, streamed; how many tokens it was short of what it asked for. `began` hears of its first token."""
@@ -143,21 +163,21 @@ class Load:
 
 
 @contextmanager
-def processes(settings: Settings, folder: Path, count: int) -> Generator[list["subprocess.Popen[bytes]"]]:
+def processes(settings: Settings, folder: Path, endpoints: Sequence[str]) -> Generator[list["subprocess.Popen[bytes]"]]:
+    """A scheduler for each of these addresses of etcd."""
     overrides = {
         "cluster.name": settings.cluster.name,
         "telemetry.log_format": "text",
-        "registry.endpoints": list(settings.registry.endpoints),
         "registry.lease_seconds": settings.registry.lease_seconds,
         "state.url": settings.state.url,
         "scheduler.save_seconds": 0.1,
     }
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for number in range(count):
+        for number, endpoint in enumerate(endpoints):
             with (folder / f"scheduler-{number}.log").open("wb") as log:
                 command = (sys.executable, "-m", "services.scheduler")
-                environment = config.environment(overrides)
+                environment = config.environment({**overrides, "registry.endpoints": [endpoint]})
                 started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         yield started
     finally:
@@ -167,8 +187,8 @@ def processes(settings: Settings, folder: Path, count: int) -> Generator[list["s
 
 
 @asynccontextmanager
-async def cluster(folder: Path, lease_seconds: int) -> AsyncGenerator[Cluster]:
-    """Served when entered: one scheduler leads, the other stands by."""
+async def cluster(folder: Path, lease_seconds: int, *, cables: bool = False) -> AsyncGenerator[Cluster]:
+    """Served when entered: one scheduler leads, the other stands by. `cables`: each can be cut off from etcd."""
     async with AsyncExitStack() as stack:
         server = stack.enter_context(etcd(folder))
         redis = stack.enter_context(redis_server(tcp=True, durable=True))
@@ -182,7 +202,9 @@ async def cluster(folder: Path, lease_seconds: int) -> AsyncGenerator[Cluster]:
                 "simulated": {"profile": "tiny-cpu"},
             }
         )
-        schedulers = stack.enter_context(processes(settings, folder, 2))
+        between = [await stack.enter_async_context(cable(server.address)) for _ in range(2 * cables)]
+        endpoints = [each.address for each in between] or [server.address] * 2
+        schedulers = stack.enter_context(processes(settings, folder, endpoints))
         members = await stack.enter_async_context(registry.connect(settings.registry, settings.cluster.name))
         await stands(members, 2)
         store = await stack.enter_async_context(state.connect(settings.state, settings.cluster.name))
@@ -195,7 +217,7 @@ async def cluster(folder: Path, lease_seconds: int) -> AsyncGenerator[Cluster]:
         )
         await stack.enter_async_context(http)
         await ready(http)
-        yield Cluster(server, redis, settings, members, store, http, schedulers)
+        yield Cluster(server, redis, settings, members, store, http, schedulers, between)
 
 
 async def stands(members: Registry, count: int) -> None:
@@ -245,6 +267,26 @@ async def test_a_leader_that_freezes_is_followed_and_obeyed_no_more(tmp_path: Pa
         assert (await world.leader()).term == second.term
         assert await world.complete("after", 8) == 0
         assert load.num_reconnected == 1
+
+
+async def test_a_leader_that_is_cut_off_from_etcd_is_followed_and_obeyed_no_more(tmp_path: Path) -> None:
+    async with cluster(tmp_path, LEASE_SECONDS, cables=True) as world, asyncio.TaskGroup() as tasks:
+        first = await world.leader()
+        load = Load(world, tasks)
+        await load.run(first)
+        let_go = tasks.create_task(world.let_go(first))
+        cut = world.cables[world.schedulers.index(world.process(first))]
+        cut.pull()
+        second = await world.leader(after=first.term)
+        assert second.id != first.id
+        await load.end()
+        assert load.num_reconnected == 1
+        assert await world.store.write("scheduler", first.term, {}) == second.term  # refused
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await let_go is Reason.NOT_LEADER  # the worker told it, for nobody else could
+        cut.join()
+        assert (await world.leader()).term == second.term
+        assert await world.complete("after", 8) == 0
 
 
 async def test_without_etcd_the_leader_leads_on(tmp_path: Path) -> None:

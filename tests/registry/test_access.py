@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from legato import certs
 from services.common.config import RegistrySection, SettingsError
 from services.common.registry import EtcdError, Member, Unavailable, connect
 from services.common.registry.client import Client
 from services.common.registry.connection import Connection
 from services.common.registry.watch import watch
-from tests.registry.certificates import Authority, Signed
 from tests.registry.conftest import LEASE_SECONDS
 from tests.servers.etcd import Etcd, etcd
 
@@ -102,32 +102,27 @@ async def test_without_permission_everything_fails_at_once(locked: Etcd):
 
 
 async def test_certificates_are_checked_at_both_ends(tmp_path: Path):
-    authority, stranger = Authority(tmp_path), Authority(_folder(tmp_path / "stranger"))
-    own, client = authority.sign("server"), authority.sign("client")
-    flags = ("--client-cert-auth", "--cert-file", own.cert_file, "--key-file", own.key_file)
+    own, stranger = _issued(tmp_path / "own"), _issued(tmp_path / "stranger")
+    flags = ("--client-cert-auth", "--cert-file", f"{own}/etcd.pem", "--key-file", f"{own}/etcd.key")
 
-    def using(ca_file: str, signed: Signed) -> RegistrySection:
+    def using(believed: Path, shown: Path | None) -> RegistrySection:
         return RegistrySection(
             endpoints=(server.address,),
             lease_seconds=LEASE_SECONDS,
-            ca_file=ca_file,
-            cert_file=signed.cert_file,
-            key_file=signed.key_file,
+            ca_file=f"{believed}/ca.pem",
+            cert_file=f"{shown}/scheduler.pem" if shown else "",
+            key_file=f"{shown}/scheduler.key" if shown else "",
         )
 
     async def ask(settings: RegistrySection) -> None:
         async with connect(settings, "c") as registry:
             assert await registry.leader("scheduler") is None
 
-    with etcd(tmp_path, tls_flags=(*flags, "--trusted-ca-file", authority.ca_file), host="localhost") as server:
-        good = using(authority.ca_file, client)
+    with etcd(tmp_path, tls_flags=(*flags, "--trusted-ca-file", f"{own}/ca.pem"), host="localhost") as server:
+        good = using(own, own)
         async with asyncio.timeout(PATIENCE_SECONDS), connect(good, "c") as registry, registry.announce(A):
             assert (await anext(registry.watch("worker"))).keys() == {"a"}
-        bad = (
-            using(stranger.ca_file, client),
-            using(authority.ca_file, stranger.sign("client")),
-            using(authority.ca_file, Signed("", "")),
-        )
+        bad = using(stranger, own), using(own, stranger), using(own, None)
         outcomes = await asyncio.gather(*(ask(settings) for settings in bad), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [Unavailable] * len(bad)
 
@@ -148,6 +143,6 @@ async def test_settings_that_cannot_be_used_say_why(settings: RegistrySection, m
         await connect(settings, "c").__aenter__()
 
 
-def _folder(path: Path) -> Path:
-    path.mkdir()
-    return path
+def _issued(directory: Path) -> Path:
+    certs.issue(directory, "c", ("localhost",), 1)
+    return directory

@@ -191,6 +191,58 @@ async def test_a_store_that_answers_too_slowly_holds_up_no_term(monkeypatch: pyt
         assert not term.core.programs.get("p")
 
 
+async def many_programs(store: Store, count: int) -> None:
+    """As a scheduler before left them."""
+    async with new_term(1) as term:
+        for number in range(count):
+            term.feed(ProgramRestored(f"p{number}", "t", started=-float(number), num_finished=number))
+            term.unsaved[f"p{number}"] = None
+        await archive(term, store).save()
+
+
+async def test_others_get_their_turn_while_programs_are_restored() -> None:
+    store = EmbeddedStore(VirtualClock())
+    await many_programs(store, 2_000)
+    num_turns = 0
+
+    async def take_turns() -> None:
+        nonlocal num_turns
+        while True:
+            await asyncio.sleep(0)
+            num_turns += 1
+
+    async with new_term(2) as term, asyncio.TaskGroup() as tasks:
+        others = tasks.create_task(take_turns())
+        await archive(term, store).open()
+        others.cancel()
+        assert len(term.core.programs) == 2_000
+    assert num_turns >= 20
+
+
+async def test_what_is_restored_is_restored_once_though_the_term_ends_meanwhile() -> None:
+    store = AwayStore()
+    await many_programs(store, 1_000)
+    store.away = True
+    async with new_term(2) as term:
+        late = archive(term, store)
+        await late.open()
+        store.away = False
+        for number in range(1_000):
+            change(term, f"p{number}")
+        saving = asyncio.create_task(late.save())
+        for _ in range(15):  # turns: ten while they are read, ten while they are told
+            await asyncio.sleep(0)
+        saving.cancel()
+        await asyncio.wait([saving])
+        finished = [program.num_finished for program in term.core.programs.live()]
+        assert 1 < finished.count(0) < 1_000
+        await late.save()
+        assert sorted(program.num_finished for program in term.core.programs.live()) == list(range(1_000))
+    async with new_term(3) as term:
+        await archive(term, store).open()
+        assert sorted(program.num_finished for program in term.core.programs.live()) == list(range(1_000))
+
+
 @pytest.mark.parametrize("ending", ["rejected", "unlinked", "restarted too often"])
 def test_however_a_program_ends_its_record_follows(ending: str) -> None:
     stage = Stage(max_attempts=1)

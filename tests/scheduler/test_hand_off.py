@@ -66,7 +66,7 @@ def test_beside_the_same_pool_there_is_no_replica() -> None:
     assert stage.placed[-1].kv.replica is None
 
 
-def test_the_prefilled_call_goes_before_those_that_wait() -> None:
+def test_the_prefilled_call_goes_on_before_those_that_came_after_it() -> None:
     stage = stage_of("p1", "d1", lookahead_calls=0)
     busy(stage, "d1", 8)
     stage.submit("c1", blocks=PREFIX, output=100)
@@ -77,6 +77,21 @@ def test_the_prefilled_call_goes_before_those_that_wait() -> None:
     assert stage.order == ["c1"]
     stage.finish("busy-d1-0", "busy")
     assert stage.order == ["c1", "c1"]
+
+
+def test_a_call_that_is_not_shared_waits_for_those_alone_that_came_before_it() -> None:
+    """However fast prefill workers are: there would always be one more that is prefilled."""
+    stage = stage_of("p1", "d1", lookahead_calls=0)
+    busy(stage, "d1", 8)
+    for i in range(4):
+        if i == 2:
+            stage.submit("newcomer", "new", prompt=8)
+        stage.submit(f"c{i}", blocks=range(1000 * i, 1000 * i + 200), output=100)
+        stage.hand_off(f"c{i}", attempt=1)
+    assert stage.order == ["c0", "c1", "c2", "c3"]
+    for i in range(5):
+        stage.finish(f"busy-d1-{i}", "busy")
+    assert stage.order[4:] == ["c0", "c1", "newcomer", "c2", "c3"]
 
 
 @pytest.mark.parametrize("attempt", [1, 7])

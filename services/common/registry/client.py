@@ -1,9 +1,9 @@
 """An asyncio client of etcd's key-value store and leases.
 
 Reads are linearizable. Reads, puts, deletes and lease calls are repeated when a server fails to answer: a key that is
-put or deleted unconditionally must have one writer. A transaction is never repeated, for it could report its own first
-success as a conflict. Errors: `Unavailable`, EtcdError (see connection.py). Watches are in watch.py, keeping a lease
-alive in lease.py.
+put or deleted unconditionally must have one writer. A transaction that writes is never repeated, for it could report
+its own first success as a conflict. Errors: `Unavailable`, EtcdError (see connection.py). Watches are in watch.py,
+keeping a lease alive in lease.py.
 """
 
 from collections.abc import Sequence
@@ -75,9 +75,10 @@ class Client:
     async def txn(
         self, compare: Sequence[pb.Compare], success: Sequence[pb.RequestOp], failure: Sequence[pb.RequestOp] = ()
     ) -> pb.TxnResponse:
-        """Do `success` if every comparison holds, else `failure`, as one write. `Unavailable`: perhaps done."""
+        """Do `success` if every comparison holds, else `failure`, at one revision. `Unavailable`: perhaps done."""
         request = pb.TxnRequest(compare=compare, success=success, failure=failure)
-        return await self.connection.call(TXN, request, repeatable=False)
+        reads = all(operation.HasField("range") for operation in (*success, *failure))
+        return await self.connection.call(TXN, request, repeatable=reads)
 
     async def cas(self, key: str, value: bytes, mod_revision: int, lease: int = 0) -> tuple[bool, Entry | None]:
         """Put if the key was last written at `mod_revision`; 0: if there is none. Returns (done, what stands now)."""

@@ -13,7 +13,7 @@ behind the back of a leader that cannot reach it has a later term, which everybo
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -22,7 +22,7 @@ import grpc
 
 from services.common.registry import etcd_pb2 as pb
 from services.common.registry.beside import beside
-from services.common.registry.client import Client, Entry
+from services.common.registry.client import Client, Entry, prefix_end
 from services.common.registry.connection import EtcdError, Unavailable
 from services.common.registry.lease import Lease, LeaseLost, deleted, leased
 from services.common.registry.watch import Compacted, watch
@@ -91,14 +91,18 @@ async def leading(
 
 async def leader(client: Client, election: Election) -> tuple[Leader | None, int]:
     """Who leads, if anybody does, and the revision at which that was so."""
-    listing = await client.list(f"{election.prefix}/")
-    if not listing.entries:
-        return None, listing.revision
-    first = min(listing.entries, key=lambda entry: entry.create_revision)
-    era, _ = await _era(client, election)
-    candidate = _candidate_of(first.value)
-    found = Leader(candidate.id, candidate.address, _term(era, first), first.key, first.mod_revision)
-    return found, listing.revision
+    prefix = f"{election.prefix}/"
+    candidates = pb.RangeRequest(key=prefix.encode(), range_end=prefix_end(prefix))
+    response = await client.txn([], [pb.RequestOp(range=candidates), _read_era(election)])
+    standing, eras = (read.range.kvs for read in response.responses)
+    if not standing:
+        return None, response.header.revision
+    first = min(standing, key=lambda kv: kv.create_revision)
+    (era, _), candidate = _era_of(eras), _candidate_of(first.value)
+    term = _term(era, first.create_revision)
+    return Leader(
+        candidate.id, candidate.address, term, first.key.decode(), first.mod_revision
+    ), response.header.revision
 
 
 async def leaders(client: Client, election: Election, silence_seconds: float) -> AsyncGenerator[Leader | None]:
@@ -193,7 +197,7 @@ async def _begin(client: Client, election: Election, mine: Entry, above: int) ->
     while True:
         try:
             era, written_at = await _era(client, election, mine)
-            if (term := _term(era, mine)) > above:
+            if (term := _term(era, mine.create_revision)) > above:
                 return term
             raised = str((above >> ERA_BITS) + 1).encode()
             await client.txn(
@@ -212,21 +216,26 @@ async def _begin(client: Client, election: Election, mine: Entry, above: int) ->
             raise
 
 
-async def _era(client: Client, election: Election, mine: Entry | None = None) -> tuple[int, int]:
+async def _era(client: Client, election: Election, mine: Entry) -> tuple[int, int]:
     """The era and the revision at which it was written. LeaseLost if the key `mine` is not there at that moment."""
-    read = pb.RequestOp(range=pb.RangeRequest(key=election.era_key.encode()))
-    stands = pb.Compare(target=pb.Compare.CREATE)
-    if mine is not None:
-        stands.key, stands.create_revision = mine.key.encode(), mine.create_revision
-    response = await client.txn([stands] if mine is not None else [], [read])
+    stands = pb.Compare(target=pb.Compare.CREATE, key=mine.key.encode(), create_revision=mine.create_revision)
+    response = await client.txn([stands], [_read_era(election)])
     if not response.succeeded:
         raise LeaseLost("the key was deleted")
-    kvs = response.responses[0].range.kvs
+    return _era_of(response.responses[0].range.kvs)
+
+
+def _read_era(election: Election) -> pb.RequestOp:
+    return pb.RequestOp(range=pb.RangeRequest(key=election.era_key.encode()))
+
+
+def _era_of(kvs: Sequence[pb.KeyValue]) -> tuple[int, int]:
+    """The first of all eras is written nowhere."""
     return (int(kvs[0].value), kvs[0].mod_revision) if kvs else (0, 0)
 
 
-def _term(era: int, entry: Entry) -> int:
-    return era << ERA_BITS | entry.create_revision
+def _term(era: int, create_revision: int) -> int:
+    return era << ERA_BITS | create_revision
 
 
 def _candidate_of(value: bytes) -> Candidate:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import NoReturn
 
+from services.common.backoff import Backoff
 from services.common.registry.directory import Registry
 from services.common.registry.membership import Member
 
@@ -43,16 +44,14 @@ class InTurn:
                 self._changed.set()
 
     async def _go_round(self) -> NoReturn:
-        pause = _FIRST_PAUSE_SECONDS
+        backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             self._changed.clear()
             for name in sorted(self._members, key=lambda name: (name != self._first, name)):
                 if (member := self._members.get(name)) is not None and await self._attend(member):
-                    pause = _FIRST_PAUSE_SECONDS
-            if await self._change_within(pause if self._members else None):
-                pause = _FIRST_PAUSE_SECONDS
-            else:
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                    backoff.reset()
+            if await self._change_within(backoff.next_seconds() if self._members else None):
+                backoff.reset()
 
     async def _change_within(self, seconds: float | None) -> bool:
         try:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
+from services.common.backoff import Backoff
 from services.common.registry import etcd_pb2 as pb
 from services.common.registry.client import prefix_end
 from services.common.registry.connection import Connection, EtcdError, Method, Unavailable, failure_of
@@ -22,6 +23,9 @@ from services.common.registry.connection import Connection, EtcdError, Method, U
 WATCH = Method("/etcdserverpb.Watch/Watch", pb.WatchRequest, pb.WatchResponse)
 
 logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
 
 
 class Compacted(Exception):
@@ -54,7 +58,7 @@ async def watch(
     Raises Compacted, or EtcdError when the watch is refused. Close it (aclosing) to end the stream at once.
     """
     create = pb.WatchCreateRequest(key=key.encode(), range_end=prefix_end(key) if prefix else b"")
-    resumed, backoff_seconds, denied = False, 0.1, False
+    resumed, denied, backoff = False, False, Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
     while True:
         create.start_revision = after + 1
         server = connection.current
@@ -64,7 +68,8 @@ async def watch(
                     _check(response, after)
                     if response.canceled:
                         raise EtcdError(grpc.StatusCode.PERMISSION_DENIED, response.cancel_reason)
-                    backoff_seconds, denied = 0.1, False
+                    denied = False
+                    backoff.reset()
                     if response.events or (response.created and resumed):
                         yield Batch(tuple(_change(event) for event in response.events), resumed)
                         resumed = False
@@ -74,14 +79,14 @@ async def watch(
             if not resumed:  # once per absence
                 logger.info("watch of %s lost: %s", key, failure)
             connection.move_on(server)
+            denied = False  # a server that was away knows no token of before
         except EtcdError:  # etcd tells a void token from a lack of permission only by what a new token does
             if denied or not connection.authenticated:
                 raise
             denied = True
             connection.forget_token()
         resumed = True
-        await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.5))
-        backoff_seconds = min(backoff_seconds * 2, 1.0)
+        await asyncio.sleep(backoff.next_seconds() * random.uniform(0.5, 1.5))
 
 
 async def _responses(

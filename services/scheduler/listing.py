@@ -1,0 +1,31 @@
+"""Programs a page at a time, the newest first. What begins or ends between two pages moves no other program."""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from math import inf
+
+from services.common.errors import Failure, Reason
+from services.scheduler.records import Program
+
+
+def page_of(programs: Iterable[Program], token: str, limit: int) -> tuple[Sequence[Program], str]:
+    """So many programs behind where a page ended, and the token of where this one does; empty: at the last program.
+    Raises Failure for a token that is none."""
+    end = _read(token)
+    page = heapq.nlargest(limit + 1, (program for program in programs if _place(program) < end), key=_place)
+    if len(page) <= limit:
+        return page, ""
+    page.pop()
+    return page, f"{page[-1].started!r} {page[-1].program_id}"
+
+
+def _place(program: Program) -> tuple[float, str]:
+    return program.started, program.program_id
+
+
+def _read(token: str) -> tuple[float, str]:
+    started, _, program_id = token.partition(" ")
+    try:
+        return float(started) if token else inf, program_id
+    except ValueError:
+        raise Failure(Reason.INVALID_ARGUMENT, f"page_token: not {token[:100]!r}", "page_token") from None
