@@ -20,6 +20,7 @@ from legato.cluster import (
     role_request,
     worker_of,
 )
+from legato.endings import Endings
 from legato.errors import error_from
 from legato.explanation import Explanation, explanation_of
 from legato.options import ServiceClass, check_urgency
@@ -50,7 +51,8 @@ class Client:
     Calls that are refused, or that find nobody, before they gave any output are tried again `max_retries` times, after
     the pause that the cluster asks for. A call whose gateway dies goes on at the same or another one where it was: no
     token is lost or comes twice. The client waits `reconnect_seconds` for a gateway to come back, or for a connection
-    file. `deadline_seconds` bounds each call, all of that included; None: no bound.
+    file. `deadline_seconds` bounds each call, all of that included; None: no bound. Programs that end while none is
+    there are ended once there is one again; leaving the client waits for that, some seconds at most.
 
     The channel is encrypted with `credentials`, or where there is a `ca_file` (LEGATO_CA_FILE, the connection file's).
     `api_key`: LEGATO_API_KEY, else the connection file's. Without a tenant it is that of `legato run`, if any.
@@ -76,6 +78,7 @@ class Client:
             ca_file or os.environ.get(CA_FILE_VARIABLE, ""),
             api_key or os.environ.get(API_KEY_VARIABLE, ""),
         )
+        self._endings = Endings(self._transport)
 
     @property
     def address(self) -> str:
@@ -106,10 +109,9 @@ class Client:
         check_urgency(service_class, deadline_seconds)
         outer = "" if program_id else os.environ.get(PROGRAM_VARIABLE, "")
         workflow = workflow or (outer and os.environ.get(WORKFLOW_VARIABLE, ""))
+        whose = (program_id or outer, self._tenant)
         urgency = (service_class, deadline_seconds)
-        return Program(
-            self._transport, program_id or outer, self._tenant, *urgency, workflow=workflow, outlives=bool(outer)
-        )
+        return Program(self._transport, self._endings, *whose, *urgency, workflow=workflow, outlives=bool(outer))
 
     async def models(self) -> list[Model]:
         """The served models, by name. Raises LegatoError."""
@@ -168,4 +170,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._transport.close()
+        try:
+            await self._endings.close()
+        finally:
+            await self._transport.close()

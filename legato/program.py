@@ -6,7 +6,6 @@ task: whatever runs inside `async with program.branch()`, and tasks that start t
 """
 
 import asyncio
-import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -16,16 +15,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from legato.agent import Agent, Identity
-from legato.attempts import Policy
-from legato.errors import LegatoError
+from legato.endings import Endings
 from legato.options import CallOptions, ServiceClass
 from legato.thread import Front, Thread
 from legato.tool_span import ToolSpan
 from legato.transport import Transport
-from legato.v1 import gateway_pb2
-
-_log = logging.getLogger(__name__)
-_END_POLICY = Policy(max_retries=2, deadline_seconds=5.0)
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -103,6 +97,7 @@ class Program(Scope):
     def __init__(
         self,
         transport: Transport,
+        endings: Endings,
         program_id: str,
         tenant: str,
         service_class: ServiceClass,
@@ -113,6 +108,7 @@ class Program(Scope):
     ) -> None:
         super().__init__(self)
         self.transport = transport
+        self._endings = endings
         self._outlives = outlives
         due = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.identity = Identity(program_id or secrets.token_hex(8), tenant, service_class, due, workflow)
@@ -128,8 +124,7 @@ class Program(Scope):
 
     async def end(self) -> None:
         """Tell the cluster that no more calls come, so that it can free what it keeps. Raises LegatoError."""
-        request = gateway_pb2.EndProgramRequest(request_id=secrets.token_hex(8), program_id=self.id)
-        await self.transport.unary(lambda stub: stub.EndProgram, request, _END_POLICY)
+        await self._endings.tell(self.id)
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,12 +132,8 @@ class Program(Scope):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._outlives:
-            return
-        try:
-            await self.end()
-        except LegatoError as failure:  # the program's own outcome matters more than this courtesy
-            _log.warning("program %s could not be ended: %s", self.id, failure)
+        if not self._outlives:
+            await self._endings.leave(self.id)
 
 
 class Branch(Scope):

@@ -74,7 +74,6 @@ class Transport:
         self._api_key = api_key
         self._open = False
         self._reached = False
-        """Some gateway has answered."""
         self._gateways: dict[tuple[str, str, str], Gateway] = {}
         """All that were talked to; those that are gone cost a socket's memory."""
         self._gateway: Gateway | None = None
@@ -92,6 +91,11 @@ class Transport:
         self._open, self._gateway = False, None
         for gateway in gateways:
             await gateway.channel.close()
+
+    @property
+    def reached(self) -> bool:
+        """Whether some gateway has answered."""
+        return self._reached
 
     @property
     def address(self) -> str:

@@ -62,6 +62,9 @@ class GatewaySection(Section):
     """How long the answer to a request with an Idempotency-Key is kept in the state store; 0: none is."""
     idempotency_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     """Larger answers are not kept."""
+    idempotency_total_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Of the answers that a gateway keeps at a time, together; where it would be more, further ones are not kept until
+    the oldest expire. Of the whole cluster so many for each gateway."""
     call_log_entries: int = Field(default=100_000, ge=1)
     """Events that wait for the call log while the state store is away; beyond it the oldest are dropped."""
     call_log_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)

@@ -25,7 +25,7 @@ from services.gateway.boundary import HEADERS, boundary
 from services.gateway.calls import Calls
 from services.gateway.content import contents_of
 from services.gateway.eta import headers_of
-from services.gateway.idempotency import Answers, key_of
+from services.gateway.idempotency import HEADER, Answers, Key, key_of
 from services.gateway.identity import NOTHING_SAID, Identity, Resolved, Resolver
 from services.gateway.openai.answer import Answered, ChatShape, Chunks, CompletionShape, Shape, whole
 from services.gateway.openai.chat import parse_chat
@@ -117,8 +117,7 @@ class HttpDoor:
         caller = Caller(request)
         try:
             body = await self._body(request)
-            what = (named.tenant, request.path, body, self._section.content_key)
-            key = await self._calls.offload(len(body), key_of, request.headers, *what)
+            key = await self._key(request, named, body) if HEADER in request.headers else None
         except Failure:
             self._name(request, named)
             raise
@@ -152,6 +151,11 @@ class HttpDoor:
             with suppress(Failure):  # a scheduler that is away forgets idle programs by itself
                 self._calls.end_program(resolved.identity.program_id)
         return failure
+
+    async def _key(self, request: web.Request, named: Identity, body: bytes) -> Key:
+        """Of a request that has one. Raises Failure."""
+        what = (named.tenant, request.path, body, self._section.content_key)
+        return await self._calls.offload(len(body), key_of, request.headers, *what)
 
     def _name(self, request: web.Request, named: Identity) -> None:
         """Have the error to a request that is not understood say whose it is."""

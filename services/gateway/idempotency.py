@@ -3,7 +3,8 @@
 While the first runs at this gateway a second one hears the same answer, a stream from its beginning; a call is aborted
 when nobody is left who hears it. An answer that ended well is kept in the state store, so that every gateway gives it
 to whoever asks again in time. Errors are not kept: who asks again then is answered anew. Two gateways that are asked at
-the same time do not know of each other, and both run the call. While the state store is away nothing is remembered.
+the same time do not know of each other, and both run the call. While the state store is away nothing is remembered,
+nor what is larger than there is room for: who asks again then is answered anew, too.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from services.common.errors import Failure, Reason
 from services.common.state import Store, StoreUnavailable
 from services.gateway import metrics
 from services.gateway.config import GatewaySection
+from services.gateway.room import Room
 from services.gateway.sink import Sink
 from services.gateway.tape import Tape
 
@@ -41,11 +43,9 @@ class Key:
     fingerprint: bytes
 
 
-def key_of(headers: Mapping[str, str], tenant: str, path: str, body: bytes, secret: bytes) -> Key | None:
-    """The key of a request; None: it has none. Other tenants' and other API keys' are others. Raises Failure."""
-    said = headers.get(HEADER)
-    if said is None:
-        return None
+def key_of(headers: Mapping[str, str], tenant: str, path: str, body: bytes, secret: bytes) -> Key:
+    """The key of a request that has one. Other tenants' and other API keys' are others. Raises Failure."""
+    said = headers[HEADER]
     if not (said.isascii() and said.isprintable() and 0 < len(said) <= _MOST_BYTES):
         message = f"{HEADER}: must be 1 to {_MOST_BYTES} printable ASCII characters"
         raise Failure(Reason.INVALID_ARGUMENT, message, HEADER)
@@ -78,6 +78,7 @@ class Answers:
         self._store = store
         self._seconds = section.idempotency_seconds
         self._most_bytes = section.idempotency_bytes
+        self._room = Room(section.idempotency_total_bytes, self._seconds, asyncio.get_running_loop().time)
         self._running: dict[bytes, _Running] = {}
 
     async def once(self, key: Key, make: Make, caller: Sink) -> None:
@@ -113,7 +114,8 @@ class Answers:
         except Exception as error:  # the callers' to handle, whatever it is
             running.tape.end(error)
         except asyncio.CancelledError:
-            running.tape.end(Failure(Reason.CANCELLED, "the caller went away"))
+            gone = Failure(Reason.CANCELLED, "the caller went away")
+            running.tape.end(Failure(Reason.DRAINING, "the gateway has stopped") if running.listeners else gone)
             raise
         else:
             running.tape.end()
@@ -132,11 +134,18 @@ class Answers:
             return None
         if packed[:_DIGEST_BYTES] != key.fingerprint:
             raise _reused()
-        return Tape.unpacked(packed[_DIGEST_BYTES:])
+        try:
+            return Tape.unpacked(packed[_DIGEST_BYTES:])
+        except ValueError as error:  # of another version, perhaps
+            _log.warning("an answer that was kept cannot be read, and is made anew: %s", error)
+            return None
 
     async def _keep(self, key: Key, tape: Tape) -> None:
         packed = key.fingerprint + tape.packed()
-        if len(packed) > self._most_bytes or not self._seconds:
+        if not self._seconds:
+            return
+        if len(packed) > self._most_bytes or not self._room.take(len(packed)):
+            metrics.IDEMPOTENT.labels("not kept").inc()
             return
         try:
             await self._store.put(_STORED + key.name.hex(), packed, self._seconds)

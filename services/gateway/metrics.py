@@ -36,7 +36,7 @@ TOKENIZER_MISMATCHES = Counter(
 SCHEDULER_CONNECTED = Gauge("legato_gateway_scheduler_connected", "1 while the Schedule stream stands.")
 SCHEDULER_AWAY_SECONDS = Histogram(
     "legato_gateway_scheduler_away_seconds",
-    "From the end of a Schedule stream until one stood again: how long calls waited for a successor.",
+    "From the end of a Schedule stream, or the start, until one stood: how long calls waited for who leads next.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
 )
 IDEMPOTENT = Counter(

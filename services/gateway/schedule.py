@@ -58,8 +58,10 @@ class Scheduler:
         self._away_since: float | None = None
         """When the last one who led was lost; None: there is one."""
         self._given_up = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._lose_leader()
+        self._grace: asyncio.TimerHandle | None = None
+        """Runs while nobody leads."""
+        self._closed = False
+        self._await_leader()
 
     @property
     def stub(self) -> scheduler_pb2_grpc.SchedulerServiceStub:
@@ -124,8 +126,10 @@ class Scheduler:
             return
         self._latest_term = max(self._latest_term, term)
         behind = self._term < self._latest_term if self._term else address not in ("", self._address)
-        if self._stay is not None and behind:
-            _log.info("leaving scheduler %s of term %d: there is a term %d", self._address, self._term, term)
+        if self._stay is not None and behind and self._stay.when() is None:  # else it is being left already
+            _log.info(
+                "leaving scheduler %s of term %d: there is a term %d", self._address, self._term, self._latest_term
+            )
             self._stay.reschedule(asyncio.get_running_loop().time())
 
     async def converse(self, address: str) -> None:
@@ -138,11 +142,13 @@ class Scheduler:
                     stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
                     await self._exchange(stub, stub.Schedule())
         finally:
+            if self.connected and not self._closed:
+                if self._stay is not None and self._stay.when() is None:  # else it was left
+                    _log.warning("scheduler %s is lost", address)
+                self._await_leader()
             self._stub = self._stay = None
             self._term = 0
             self._outbox.clear()
-            if self.connected:
-                self._lose_leader()
 
     async def _exchange(self, stub: scheduler_pb2_grpc.SchedulerServiceStub, stream: _Stream) -> None:
         self._stub = stub  # before the announcements are gathered: what happens from here on is said behind them
@@ -201,25 +207,31 @@ class Scheduler:
         metrics.SCHEDULER_CONNECTED.set(1)
         self._away_since = None
         self._given_up = False
-        self.close()
+        self._end_grace()
 
-    def _lose_leader(self) -> None:
+    def _await_leader(self) -> None:
         loop = asyncio.get_running_loop()
         self._away_since = loop.time()
-        _log.log(logging.WARNING if self._latest_term else logging.INFO, "no scheduler leads")
-        self._timer = loop.call_later(self._grace_seconds, self._give_up)
+        self._grace = loop.call_later(self._grace_seconds, self._give_up)
         metrics.SCHEDULER_CONNECTED.set(0)
 
     def close(self) -> None:
-        """Drop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """The gateway ends: a stream that does so now is nothing lost, and no leader is awaited any more."""
+        self._closed = True
+        self._end_grace()
+        metrics.SCHEDULER_CONNECTED.set(0)
+
+    def _end_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
 
     def _give_up(self) -> None:
-        self._timer = None
+        self._grace = None
         self._given_up = True
-        for call in [call for call in self._calls.values() if not call.placed]:
+        waiting = [call for call in self._calls.values() if not call.placed]
+        _log.warning("no scheduler leads: refusing %d calls that wait, and what comes, until one does", len(waiting))
+        for call in waiting:
             call.on_rejection(_no_scheduler())
 
 

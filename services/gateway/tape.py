@@ -61,18 +61,22 @@ class Tape:
 
     def packed(self) -> bytes:
         """As it is kept, but for what only shows that a stream is alive."""
-        head = json.dumps({"headers": self._headers, "streamed": self._streamed})
-        return head.encode() + b"\n" + b"".join(chunk for chunk in self._chunks if chunk is not KEEPALIVE)
+        body = b"".join(chunk for chunk in self._chunks if chunk is not KEEPALIVE)
+        head = {"headers": self._headers, "streamed": self._streamed, "size_bytes": len(body)}
+        return json.dumps(head).encode() + b"\n" + body
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Self:
         """One that is over. Raises ValueError for bytes that are none."""
         head, _, body = packed.partition(b"\n")
-        said = json.loads(head)
-        tape = cls()
-        tape._headers, tape._streamed, tape._chunks = dict(said["headers"]), bool(said["streamed"]), [body]
-        tape._over = True
-        return tape
+        match json.loads(head):
+            case {"headers": headers, "streamed": bool(streamed), "size_bytes": int(size)} if size == len(body):
+                tape = cls()
+                tape._headers, tape._streamed, tape._chunks = headers, streamed, [body]
+                tape._over = True
+                return tape
+            case _:
+                raise ValueError("it is no answer, or not whole")
 
     async def _next(self) -> None:
         """Wait for more. Raises what it failed with, if it did."""

@@ -34,6 +34,8 @@ class Core:
         self._outlook = Outlook(limits)
         self._programs: OrderedDict[str, Program] = OrderedDict()
         """The one not heard of longest is the first."""
+        self._num_calls = 0
+        """Of them."""
         self._gone: OrderedDict[tuple[str, str], None] = OrderedDict()
         """Calls of programs that are over."""
 
@@ -91,6 +93,8 @@ class Core:
         """Raise AssertionError if something is not as it always is."""
         limits = self._limits
         assert len(self._programs) <= limits.max_programs
+        assert self._num_calls == sum(len(program.calls) for program in self._programs.values())
+        assert len(self._programs) <= 1 or self._num_calls <= limits.max_calls
         assert len(self._gone) <= limits.max_remembered_calls
         for program_id, program in self._programs.items():
             live = [call for thread in program.threads.values() for call in thread.live.values()]
@@ -139,6 +143,9 @@ class Core:
         call.forecast = self._outlook.began(program, call, event, last)
         program.calls[call.call_id] = thread.live[call.call_id] = call
         program.num_live += 1
+        self._num_calls += 1
+        while self._num_calls > self._limits.max_calls and len(self._programs) > 1:
+            self._over_first()
         return self._said(program, now, thread, call)
 
     def _end(self, event: CallEnded, now: float) -> list[Foreseen]:
@@ -172,13 +179,20 @@ class Core:
         program = self._programs.pop(program_id, None)
         if program is None:
             return
+        self._num_calls -= len(program.calls)
         self._structure.over(program_id, now)
         self._outlook.over(program)
         self._remember(program_id, program.calls)
 
+    def _over_first(self) -> None:
+        """The program not heard of longest is over: there are too many."""
+        first = next(iter(self._programs.values()))
+        self._over(first.program_id, first.heard)
+
     def _forget(self, program: Program, call: Call) -> None:
         """A call of a program that has too many."""
         del program.calls[call.call_id]
+        self._num_calls -= 1
         if not call.ended:
             del call.thread.live[call.call_id]
             program.num_live -= 1
@@ -216,8 +230,7 @@ class Core:
 
     def _new(self, event: CallBegan) -> Program:
         while len(self._programs) >= self._limits.max_programs:
-            first = next(iter(self._programs))
-            self._over(first, self._programs[first].heard)
+            self._over_first()
         messages = event.messages
         program = Program(event.program_id, [()], hash(tuple(messages[:3])) & 0xFFFFFFFF if len(messages) else 0)
         self._programs[event.program_id] = program

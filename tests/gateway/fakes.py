@@ -47,7 +47,10 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.cache: workflow_pb2.CacheNote | None = None
         self.listed_eta: call_pb2.Eta | None = None
         self.listings: list[scheduler_pb2.ListProgramsRequest] = []
-        """Of the program that it lists."""
+        self.live = ["p"]
+        """Programs that it lists."""
+        self.lists = asyncio.Event()
+        self.lists.set()
         self.leads = True
         self.term = 0
         """In which it leads; 0: it does not say."""
@@ -87,9 +90,18 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def ListPrograms(
         self, request: scheduler_pb2.ListProgramsRequest, context: Context
     ) -> scheduler_pb2.ListProgramsResponse:
-        self.listings.append(request)
-        program = scheduler_pb2.ProgramStatus(program_id="p", eta=self.listed_eta)
-        return scheduler_pb2.ListProgramsResponse(programs=[program])
+        async with self.heard:
+            self.listings.append(request)
+            self.heard.notify_all()
+        await self.lists.wait()
+        start = int(request.page_token or 0)
+        end = start + (request.limit or 100)
+        programs = [
+            scheduler_pb2.ProgramStatus(program_id=program_id, eta=self.listed_eta)
+            for program_id in self.live[start:end]
+        ]
+        token = str(end) if end < len(self.live) else ""
+        return scheduler_pb2.ListProgramsResponse(programs=programs, next_page_token=token)
 
     async def ListPools(
         self, request: scheduler_pb2.ListPoolsRequest, context: Context

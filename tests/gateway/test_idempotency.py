@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from redis.asyncio import from_url
 
 from legato.v1 import call_pb2, scheduler_pb2, worker_pb2
 from services.common.config import StateSection
@@ -140,7 +141,9 @@ async def test_a_key_must_be_short_and_printable(world: World, key: str) -> None
     assert "255" in json.loads(body)["error"]["message"]
 
 
-@pytest.mark.parametrize("section", [{"idempotency_seconds": 0.0}, {"idempotency_bytes": 1024}])
+@pytest.mark.parametrize(
+    "section", [{"idempotency_seconds": 0.0}, {"idempotency_bytes": 1024}, {"idempotency_total_bytes": 1024}]
+)
 async def test_what_is_not_to_be_kept_is_made_again(make_world: Make, section: dict[str, Any]) -> None:
     async with make_world(**section) as world:
         world.worker.script = counting(400)
@@ -148,6 +151,40 @@ async def test_what_is_not_to_be_kept_is_made_again(make_world: Make, section: d
             status, _, headers = await ask(world.http)
             assert (status, "Idempotent-Replayed" in headers) == (200, False)
     assert len(world.worker.starts) == 2
+
+
+async def test_what_there_is_no_room_for_is_made_again(make_world: Make) -> None:
+    async with make_world(idempotency_total_bytes=3 * 1024) as world:  # of answers smaller than 1 KiB, three
+        keys = [{"Idempotency-Key": f"order-{number}"} for number in range(5)]
+        assert [(await ask(world.http, key))[0] for key in keys] == [200] * 5
+        again = [await ask(world.http, key) for key in keys]
+    assert [status for status, _, _ in again] == [200] * 5
+    assert ["Idempotent-Replayed" in headers for _, _, headers in again] == [True] * 3 + [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("num_left", "behind"),
+    [
+        (-1, b""),
+        (32, b""),
+        (32, b"no JSON"),
+        (32, b"[]\n"),
+        (32, b'{"headers": {}, "streamed": false}\n{}'),  # of an older version
+    ],
+)
+async def test_an_answer_that_cannot_be_read_is_made_again(make_world: Make, num_left: int, behind: bytes) -> None:
+    with redis_server() as redis:
+        async with make_world(state=StateSection(url=redis.url)) as world:
+            _, first, _ = await ask(world.http)
+            store: Any = from_url(redis.url)
+            async with store:
+                [name] = await store.keys("*idempotency/*")
+                await store.set(name, (await store.get(name))[:num_left] + behind)
+            status, _, headers = await ask(world.http)
+            again, second, replayed = await ask(world.http)
+    assert (status, "Idempotent-Replayed" in headers) == (200, False)
+    assert (again, "Idempotent-Replayed" in replayed) == (200, True)
+    assert json.loads(first)["choices"] == json.loads(second)["choices"]
 
 
 async def test_another_gateway_gives_the_answer_of_one_that_died(make_world: Make) -> None:

@@ -1,12 +1,15 @@
 """Schedulers of several terms: a gateway follows the latest that it has heard of, and goes back to none."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from legato.v1 import scheduler_pb2
+from services.common.errors import Failure
+from services.gateway.schedule import Scheduler
 from tests.gateway.asking import CHAT, chat
 from tests.gateway.conftest import Make, World
 from tests.gateway.fakes import FakeScheduler, serving
@@ -71,6 +74,20 @@ async def test_a_worker_that_has_heard_of_a_later_term_makes_its_gateways_look_f
     assert [start.term for start in world.worker.starts] == [LATE + 1]
 
 
+async def test_a_scheduler_that_is_being_left_is_not_left_again(world: World) -> None:
+    scheduler = Scheduler("gateway-1", grace_seconds=60.0)
+    successor = successor_of(world, LATE)
+    async with serving(successor, world.registry, "scheduler-2") as address:
+        conversation = asyncio.create_task(scheduler.converse(address))
+        await successor.wait_for("hello")
+        for term in range(LATE + 1, LATE + 20):  # each of its workers' calls may tell of one, before it is out
+            scheduler.outgrow(term)
+            await asyncio.sleep(0)
+        with pytest.raises(Failure, match="does not answer"):
+            await conversation
+    scheduler.close()
+
+
 def placement_of(world: World, submit: scheduler_pb2.SubmitCall) -> scheduler_pb2.Placement:
     return scheduler_pb2.Placement(
         program_id=submit.identity.program_id,
@@ -82,12 +99,37 @@ def placement_of(world: World, submit: scheduler_pb2.SubmitCall) -> scheduler_pb
     )
 
 
-async def test_a_new_leader_is_followed_while_the_one_before_it_says_nothing(world: World) -> None:
+async def test_a_new_leader_is_followed_while_the_one_before_it_says_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     asking = await asked(world)
+    caplog.clear()
     async with (
         world.registry.lead("scheduler", "scheduler-2", above=LATE) as leadership,
         serving(successor_of(world, leadership.term), world.registry, "scheduler-2"),
     ):
         status, _, _ = await asking
+        assert warnings(caplog) == []  # the one before is left, and not lost
     assert status == 200
     assert [start.term for start in world.worker.starts] == [leadership.term]
+
+
+async def test_a_scheduler_that_is_lost_is_missed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    asking = await asked(world)
+    caplog.clear()
+    world.scheduler.release()
+    assert (await asking)[0] == 200
+    assert [text.split()[0::2] for text in warnings(caplog)] == [["scheduler", "is"]]
+
+
+async def test_a_gateway_that_ends_misses_nobody(make_world: Make, caplog: pytest.LogCaptureFixture) -> None:
+    async with make_world(scheduler_grace_seconds=0.0) as made:
+        assert (await made.post(CHAT, chat()))[0] == 200
+        caplog.clear()
+    assert warnings(caplog) == []
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What is said of schedulers."""
+    found = [record for record in caplog.records if record.name == "services.gateway.schedule"]
+    return [record.getMessage() for record in found if record.levelno >= logging.WARNING]

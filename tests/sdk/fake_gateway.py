@@ -70,6 +70,8 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
         self.ended: list[str] = []
         self.refusal: Failure | None = None
         """What everything except calls fails with."""
+        self.refused = asyncio.Semaphore(0)
+        """Counts that."""
         self.listed: list[scheduler_pb2.ListProgramsRequest] = []
         self.pools = [pool()]
         self.programs: list[scheduler_pb2.ProgramStatus] = []
@@ -174,6 +176,7 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def _refuse(self, context: Context) -> None:
         if self.refusal is not None:
+            self.refused.release()
             await rpc.abort(context, self.refusal)
 
 

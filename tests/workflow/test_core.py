@@ -209,6 +209,26 @@ def test_it_is_bounded() -> None:
     assert player.core.num_programs == 8
 
 
+def test_calls_of_all_programs_are_bounded() -> None:
+    """The programs that were silent for longest make room, however few calls each of them has."""
+    core = Core(Limits(max_calls=12))
+    player = Player(core)
+    for index in range(4):
+        player.begin(f"p{index}", "live", agent="other", after=1.0)
+    for call in range(8):
+        player.call("p3", str(call))
+        core.check()
+    assert core.num_programs == 4
+    player.call("p0", "again")
+    core.check()
+    assert [core.kind_of(f"p{index}") is not None for index in range(4)] == [True, False, True, True]
+    for call in range(40):
+        player.call("p3", f"more {call}")
+        core.check()
+    assert core.num_programs == 1  # one alone is bounded by itself
+    assert player.end("p3", "live") != []
+
+
 def test_a_program_of_more_calls_than_are_kept_is_foreseen_as_others_are() -> None:
     """It goes on after 5 s, twelve times: at none of its calls is it learned that it did not."""
     player = Player(Core(Limits(max_calls_per_program=3)))

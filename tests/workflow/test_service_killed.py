@@ -114,9 +114,11 @@ async def test_nothing_waits_for_one_that_is_killed_and_its_next_life_foretells_
                 first.terminate()  # so that there is a snapshot
                 assert await asyncio.to_thread(first.wait, SECONDS) == 0
             assert await store.get("workflow/snapshot")
+            started = time.perf_counter()
             with service(overrides, tmp_path / "second.log"):
                 await write(store, [began("second", 0, time.time())])
                 await listener.of("second", "c0")
+                usual = time.perf_counter() - started
             await write(store, [began("meanwhile", 0, time.time())])
             await load.more(100)
             started = time.perf_counter()
@@ -127,7 +129,7 @@ async def test_nothing_waits_for_one_that_is_killed_and_its_next_life_foretells_
                 back = time.perf_counter() - started
             loading.cancel()
             following.cancel()
-        assert back < BACK_SECONDS
+        assert back < max(BACK_SECONDS, 2 * usual)  # on a busy machine a process takes its time to start at all
         assert load.slowest < BACK_SECONDS / 2
         output = meanwhile.forecast.output
         assert isinstance(output, Quantiles)

@@ -1,0 +1,64 @@
+"""Ends of programs, told to the cluster so that it can free what it keeps of them.
+
+A program does not wait for long until its end was heard: where the gateway or the scheduler was lost, it is told in the
+background for as long as the client waits for one (`reconnect_seconds`). A client that closes gives what was not heard
+yet some seconds more, all of it together. Where there never was a gateway, nobody has anything to free.
+"""
+
+import asyncio
+import logging
+import secrets
+import sys
+
+from legato.attempts import Policy
+from legato.errors import LegatoError
+from legato.transport import Transport
+from legato.v1 import gateway_pb2
+
+_log = logging.getLogger(__name__)
+
+_PROGRAM_SECONDS = 1.0
+"""For so long a program waits for its own end to be heard."""
+_CLOSE_SECONDS = 5.0
+"""For so long a client that closes waits for all that were not, and whoever ends a program by hand for that one."""
+
+
+class Endings:
+    """Of one client's programs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def tell(self, program_id: str, seconds: float = _CLOSE_SECONDS) -> None:
+        """Try as often as it takes in that time. Raises LegatoError."""
+        request = gateway_pb2.EndProgramRequest(request_id=secrets.token_hex(8), program_id=program_id)
+        await self._transport.unary(lambda stub: stub.EndProgram, request, Policy(sys.maxsize, seconds))
+
+    async def leave(self, program_id: str) -> None:
+        """Tell it, now or later. No failure is raised: the program's own outcome matters more than this courtesy."""
+        task = asyncio.create_task(self._try(program_id), name=f"end program {program_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.wait((task,), timeout=_PROGRAM_SECONDS)
+        if task.done() and not task.cancelled():
+            task.result()
+
+    async def close(self) -> None:
+        """What was not heard by now never will be."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _try(self, program_id: str) -> None:
+        patience = max(self._transport.policy.reconnect_seconds, _CLOSE_SECONDS)
+        try:
+            await self.tell(program_id, patience if self._transport.reached else _PROGRAM_SECONDS)
+        except LegatoError as failure:
+            _log.warning("program %s could not be ended: %s", program_id, failure)
+        except asyncio.CancelledError:
+            _log.warning("program %s could not be ended before its client closed", program_id)
+            raise
