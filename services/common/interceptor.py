@@ -1,13 +1,14 @@
 """What surrounds every RPC handler: failures become statuses, bugs become error ids, traces are continued.
 
 A `Failure` (alone, or leading an exception group) ends the RPC with its rich status. Any other exception is logged with
-its traceback and ends it INTERNAL with an error id. RPCs with one request get a span, `Watch` apart; a stream of
-requests multiplexes many calls, so it gets none, but runs in its caller's trace context. A handler's generator is
-closed in the RPC's own task: whatever its `finally` does has happened when the RPC is over.
+its traceback and ends it INTERNAL with an error id. RPCs with one request get a span, but for those that last as long
+as their peers do; a stream of requests multiplexes many calls, so it gets none, but runs in its caller's trace context.
+A handler's generator is closed in the RPC's own task: whatever its `finally` does has happened when the RPC is over.
 
 It also counts live RPCs, for draining: gRPC's own graceful stop ends RPCs that come late with CANCELLED or UNAVAILABLE
 as it happens, and answers no health check. RPCs of gRPC itself (health, reflection) are neither counted nor refused.
-A guard is asked before each handler.
+A guard is asked before each handler, and before the first byte of a request is taken off the wire: gRPC itself reads
+the one request of a unary RPC whole, whoever sends it, so ours are served as streams and read it when they may.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from opentelemetry import context as trace_context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
@@ -38,6 +40,9 @@ _KINDS = {
     (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
     (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
 }
+
+_ENDLESS = ("/Watch", "/Attend")
+"""What the names of RPCs begin with that end with one of the peers."""
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -66,11 +71,14 @@ class Boundary(grpc.aio.ServerInterceptor):
         name, rebuild = _KINDS[handler.request_streaming, handler.response_streaming]
         method = handler_call_details.method
         ours = not method.startswith("/grpc.")
-        spanned = ours and not (handler.request_streaming or "/Watch" in method)
+        spanned = ours and not (handler.request_streaming or any(name in method for name in _ENDLESS))
         traceparent = _traceparent(handler_call_details)
         behavior: Behavior = getattr(handler, name)
         if handler.response_streaming and not inspect.iscoroutinefunction(behavior):
             behavior = _written(behavior)
+        if ours and not handler.request_streaming:
+            behavior = _read(behavior)
+            _, rebuild = _KINDS[True, handler.response_streaming]
 
         async def guarded(request: Any, context: Context) -> Any:
             with self._counted() if ours else contextlib.nullcontext(), _traced(method, traceparent, spanned) as span:
@@ -98,6 +106,21 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._num_live -= 1
             if self._draining and not self._num_live:
                 self._idle.set()
+
+
+def _read(behavior: Behavior) -> Behavior:
+    """A handler of one request as one of a stream of them, on the wire the same. It reads when it is called."""
+
+    async def read(_: Any, context: Context) -> Any:
+        try:
+            request = await context.read()
+        except DecodeError:
+            raise Failure(Reason.INVALID_ARGUMENT, "what was sent is no request of this method") from None
+        if request is grpc.aio.EOF:
+            raise Failure(Reason.INVALID_ARGUMENT, "the RPC ended before its request")
+        return await behavior(request, context)
+
+    return read
 
 
 def _written(generator: Callable[[Any, Context], Any]) -> Behavior:

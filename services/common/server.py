@@ -69,7 +69,7 @@ class Door:
 
 def inside(own: tls.Identity | None) -> Door:
     """The door of a service that other services call: they prove who they are, if we can."""
-    return Door() if own is None else Door(tls.server_credentials(own), access.guard_of(own))
+    return Door() if own is None else Door(tls.server_credentials(own.pem), access.guard_of(own))
 
 
 @contextlib.asynccontextmanager

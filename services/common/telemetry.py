@@ -136,7 +136,7 @@ async def serve_metrics(host: str, port: int, ready: Callable[[], bool] = lambda
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        context = None if own is None else tls.context(own, server=True)
+        context = None if own is None else tls.listening(tls.contexts(own, server=True).now)
         if context is not None:
             context.verify_mode = ssl.CERT_OPTIONAL  # probes of /readyz have none
         await web.TCPSite(runner, host, port, ssl_context=context).start()

@@ -11,8 +11,8 @@ services/common/access.py whether its caller may call.
 import logging
 import os
 import ssl
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,70 +23,65 @@ from cryptography.hazmat.primitives import serialization
 from prometheus_client import Gauge
 
 from services.common.config import SettingsError, TlsSection
+from services.common.fresh import UNUSABLE, Fresh
 
 _log = logging.getLogger(__name__)
 
 _SOON_DAYS: Final = 14
-_EXPIRES: Final = Gauge("legato_certificate_expires_seconds", "Unix time at which this process's certificate expires")
+_EXPIRES: Final = Gauge(
+    "legato_certificate_expires_seconds",
+    "Unix time at which the certificate expires that this process started with: restart it before",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Pem:
     """What the files hold."""
 
-    authority: bytes
     certificate: bytes
+    """With its chain."""
     key: bytes
+    authorities: bytes = b""
+    """Who vouches for the other end; nobody: it need not show anything."""
 
 
-@dataclass(slots=True)
 class Identity:
     """A service of a cluster and the files that prove it. Made by `identity`."""
 
-    cluster: str
-    service: str
-    ca_file: str
-    cert_file: str
-    key_file: str
-    _read: Pem | None = None
-    _read_at: tuple[int, ...] = field(default=())
-    """When the files had been written that were read last."""
-
-    def pem(self) -> Pem:
-        """As the files are now; where they cannot be used, as they were. Raises SettingsError if they never could."""
-        try:
-            stamps = tuple(os.stat(file).st_mtime_ns for file in self._files)
-            if self._read is None or stamps != self._read_at:
-                self._read, self._read_at = self._load(), stamps
-        except (OSError, ValueError, SettingsError) as error:
-            if self._read is None:
-                raise SettingsError(f"[tls] {error}") from None
-            _log.warning("the certificate of %s stays as it was: %s", self.service, error)
-        return self._read
+    def __init__(self, cluster: str, service: str, ca_file: str, cert_file: str, key_file: str) -> None:
+        """Raises OSError, ValueError, SettingsError."""
+        self.cluster, self.service = cluster, service
+        self.ca_file, self.cert_file, self.key_file = ca_file, cert_file, key_file
+        self._pem = Fresh(self.files, self.read)
 
     @property
-    def _files(self) -> tuple[str, str, str]:
+    def files(self) -> tuple[str, str, str]:
         return self.ca_file, self.cert_file, self.key_file
 
-    def _load(self) -> Pem:
+    def pem(self) -> Pem:
+        """As the files are now; where they cannot be used, as they were."""
+        return self._pem.now()
+
+    def read(self) -> Pem:
         """Raises OSError, ValueError, and SettingsError for what does not belong together."""
-        authority, certificate, key = (Path(file).read_bytes() for file in self._files)
-        own, issuer = x509.load_pem_x509_certificate(certificate), x509.load_pem_x509_certificate(authority)
-        if serialization.load_pem_private_key(key, None).public_key() != own.public_key():
-            raise SettingsError(f"{self.key_file} is not the key of {self.cert_file}")
-        try:
-            own.verify_directly_issued_by(issuer)
-        except Exception as error:  # of several kinds, for a wrong name and a wrong signature
-            raise SettingsError(f"{self.cert_file} was not issued by {self.ca_file}: {error!r}") from None
+        pem = replace(read(self.cert_file, self.key_file), authorities=Path(self.ca_file).read_bytes())
+        own = x509.load_pem_x509_certificate(pem.certificate)
+        if not any(_issued(own, authority) for authority in x509.load_pem_x509_certificates(pem.authorities)):
+            raise SettingsError(f"{self.cert_file} was not issued by {self.ca_file}")
         if uri(self.cluster, self.service) not in _uris(own):
             raise SettingsError(f"{self.cert_file} is not the certificate of {uri(self.cluster, self.service)}")
-        left = own.not_valid_after_utc - datetime.now(UTC)
-        if left.total_seconds() <= 0:
+        if own.not_valid_after_utc <= datetime.now(UTC):
             raise SettingsError(f"{self.cert_file} expired at {own.not_valid_after_utc}: legato certs DIR --renew")
-        if left.days < _SOON_DAYS:
-            _log.warning("%s expires at %s: legato certs DIR --renew", self.cert_file, own.not_valid_after_utc)
-        _EXPIRES.set(own.not_valid_after_utc.timestamp())
-        return Pem(authority, certificate, key)
+        return pem
+
+
+def read(cert_file: str, key_file: str) -> Pem:
+    """A certificate and its key. Raises OSError, ValueError, and SettingsError for what does not belong together."""
+    pem = Pem(Path(cert_file).read_bytes(), Path(key_file).read_bytes())
+    own = x509.load_pem_x509_certificate(pem.certificate)
+    if serialization.load_pem_private_key(pem.key, None).public_key() != own.public_key():
+        raise SettingsError(f"{key_file} is not the key of {cert_file}")
+    return pem
 
 
 _own: Identity | None = None
@@ -101,9 +96,15 @@ def identity(section: TlsSection, cluster: str, service: str) -> Identity | None
     if not section.cert_file or not section.key_file:
         raise SettingsError("[tls] cert_file and key_file: needed with ca_file")
     cert_file, key_file = (name.replace("{service}", service) for name in (section.cert_file, section.key_file))
-    found = Identity(cluster, service, section.ca_file, cert_file, key_file)
-    found.pem()
+    try:
+        found = Identity(cluster, service, section.ca_file, cert_file, key_file)
+    except UNUSABLE as error:
+        raise SettingsError(f"[tls] {error}") from None
     warn_if_open(key_file)
+    expires = x509.load_pem_x509_certificate(found.pem().certificate).not_valid_after_utc
+    if (expires - datetime.now(UTC)).days < _SOON_DAYS:
+        _log.warning("%s expires at %s: legato certs DIR --renew", cert_file, expires)
+    _EXPIRES.set(expires.timestamp())
     return found
 
 
@@ -138,7 +139,7 @@ def service_named(names: Iterable[str], cluster: str) -> str:
 def channel_credentials(found: Identity) -> grpc.ChannelCredentials:
     """For a channel that proves who we are."""
     pem = found.pem()
-    return grpc.ssl_channel_credentials(pem.authority, pem.key, pem.certificate)
+    return grpc.ssl_channel_credentials(pem.authorities, pem.key, pem.certificate)
 
 
 def channel_options(found: Identity, service: str) -> tuple[tuple[str, Any], ...]:
@@ -151,33 +152,54 @@ def host_name(cluster: str, service: str) -> str:
     return f"{service}.{cluster}.legato"
 
 
-def server_credentials(found: Identity) -> grpc.ServerCredentials:
-    """For a server whose callers must prove who they are."""
+def server_credentials(now: Callable[[], Pem]) -> grpc.ServerCredentials:
+    """For a server that shows what `now` returns by then, and whose callers must prove who they are if that names
+    authorities."""
+    shown = now()
 
-    def fetch() -> grpc.ServerCertificateConfiguration:
-        pem = found.pem()
-        return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.authority)
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        before, shown = shown, now()
+        return None if shown is before else _configuration(shown)  # None: gRPC need not parse all of it again
 
-    return grpc.dynamic_ssl_server_credentials(fetch(), fetch, require_client_authentication=True)
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(shown),
+        fetch,  # pyright: ignore[reportArgumentType] (its documentation takes None, its stubs do not)
+        require_client_authentication=bool(shown.authorities),
+    )
 
 
-def context(found: Identity, *, server: bool) -> ssl.SSLContext:
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.authorities or None)
+
+
+def contexts(found: Identity, *, server: bool) -> Fresh[ssl.SSLContext]:
     """For connections that are not gRPC's: TLS 1.3, both ends must prove who they are. It is the caller's to look at
-    `service_of` the peer. A server's takes up renewed files by itself; a client's is made for each connection."""
-    pem = found.pem()
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    made.minimum_version = ssl.TLSVersion.TLSv1_3
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_REQUIRED
-    made.load_verify_locations(cadata=pem.authority.decode())
-    made.load_cert_chain(found.cert_file, found.key_file)
+    `service_of` the peer. A server's give no tickets: who comes back shows its certificate again."""
+
+    def load() -> ssl.SSLContext:
+        pem = found.read()
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        made.minimum_version = ssl.TLSVersion.TLSv1_3
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.load_verify_locations(cadata=pem.authorities.decode())
+        made.load_cert_chain(found.cert_file, found.key_file)
+        if server:
+            made.num_tickets = 0
+        return made
+
+    return Fresh(found.files, load)
+
+
+def listening(now: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """For a server that takes one context for good: its connections use what `now` returns by then."""
+    made = now()
 
     def renew(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-        if found.pem() is not pem:
-            connection.context = context(found, server=True)
+        connection.context = now()
 
-    if server:
-        made.sni_callback = renew  # called for each ClientHello, one without a name too
+    made.sni_callback = renew  # called for each ClientHello, one without a name too
     return made
 
 
@@ -185,6 +207,14 @@ def service_of(peer: Mapping[str, Any] | None, cluster: str) -> str:
     """Whose certificate `SSLObject.getpeercert` returned; empty: of no service of the cluster."""
     names: Iterable[tuple[str, str]] = (peer or {}).get("subjectAltName", ())
     return service_named([name for kind, name in names if kind == "URI"], cluster)
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except Exception:  # of several kinds, for a wrong name and a wrong signature
+        return False
+    return True
 
 
 def _uris(certificate: x509.Certificate) -> list[str]:

@@ -12,6 +12,8 @@ from services.common.server import GrpcServer, grpc_server
 
 NAME = "test.Probe"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+ENDLESS = ("WatchProbe", "Attend")
+"""Named as what lasts as long as the peers do; of the kind unary_stream."""
 
 Act: TypeAlias = Callable[[bytes], Awaitable[bytes]]
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
@@ -43,6 +45,7 @@ class Probe:
             "stream_unary": grpc.stream_unary_rpc_method_handler(self.stream_unary),
             "stream_stream": grpc.stream_stream_rpc_method_handler(self.stream_stream),
         }
+        handlers |= dict.fromkeys(ENDLESS, handlers["unary_stream"])
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
         return [NAME]
 
@@ -58,7 +61,8 @@ class Client:
         """One request by that kind of RPC; its one response."""
         sent: Any = _once(request) if kind.startswith("stream") else request
         # The kinds' stubs have no type in common.
-        call: Any = getattr(self.channel, kind)(f"/{NAME}/{kind}")(sent, metadata=metadata, timeout=10)
+        stub: Any = getattr(self.channel, "unary_stream" if kind in ENDLESS else kind)
+        call = stub(f"/{NAME}/{kind}")(sent, metadata=metadata, timeout=10)
         if kind.endswith("unary"):
             return await call
         return b"".join([response async for response in call])

@@ -19,7 +19,7 @@ from services.common import rpc, telemetry
 from services.common.config import TelemetrySection
 from services.common.errors import Failure, Reason
 from services.common.logs import JsonFormatter, TextFormatter
-from tests.common.probe import NAME, probe
+from tests.common.probe import ENDLESS, NAME, probe
 
 log = logging.getLogger("services.test")
 
@@ -89,8 +89,8 @@ async def test_a_trace_goes_on_in_the_server():
 
 
 @pytest.mark.usefixtures("configured")
-@pytest.mark.parametrize("kind", ["stream_unary", "stream_stream"])
-async def test_a_multiplexed_stream_has_its_callers_context_and_no_span(kind: str):
+@pytest.mark.parametrize("kind", ["stream_unary", "stream_stream", *ENDLESS])
+async def test_a_stream_of_many_calls_or_without_end_has_its_callers_context_and_no_span(kind: str):
     assert await seen_by_handler(kind, (("traceparent", PARENT),)) == PARENT
 
 

@@ -1,6 +1,7 @@
 """Who may call what inside: over real connections, with real certificates."""
 
 import ast
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -115,6 +116,17 @@ async def test_a_refusal_says_who_may_not_do_what(scheduler: str, who: Who, capl
     assert "refused /legato.v1.SchedulerService/Schedule to worker at ipv4:127.0.0.1" in caplog.text
 
 
+async def test_who_may_not_call_is_told_before_it_sends_anything(scheduler: str, who: Who) -> None:
+    async def unsent() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with rpc.channel(scheduler, "scheduler", who("worker")) as channel, asyncio.timeout(10):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.stream_unary("/legato.v1.SchedulerService/Schedule")(unsent())
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_a_method_that_no_row_names_is_nobodys(scheduler: str, who: Who) -> None:
     async with rpc.channel(scheduler, "scheduler", who("gateway")) as channel:
         assert await outcome(channel, "/legato.v1.SchedulerService/New") == Reason.PERMISSION_DENIED.name
@@ -153,14 +165,14 @@ async def test_who_has_no_certificate_of_the_cluster_gets_no_connection(
         async with grpc.aio.secure_channel(scheduler, credentials, options=options) as channel:
             return await outcome(channel, "/legato.v1.SchedulerService/Schedule")
 
-    assert await connecting(pem.authority, pem.key, pem.certificate) == ANSWERED
-    assert await connecting(pem.authority, None, None) == Reason.UNAVAILABLE.name
+    assert await connecting(pem.authorities, pem.key, pem.certificate) == ANSWERED
+    assert await connecting(pem.authorities, None, None) == Reason.UNAVAILABLE.name
     assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in capfd.readouterr().err
-    assert await connecting(pem.authority, stranger.key, stranger.certificate) == Reason.UNAVAILABLE.name
+    assert await connecting(pem.authorities, stranger.key, stranger.certificate) == Reason.UNAVAILABLE.name
     assert "CERTIFICATE_VERIFY_FAILED: unable to get local issuer" in capfd.readouterr().err
-    assert await connecting(pem.authority, *expired) == Reason.UNAVAILABLE.name
+    assert await connecting(pem.authorities, *expired) == Reason.UNAVAILABLE.name
     assert "CERTIFICATE_VERIFY_FAILED: certificate has expired" in capfd.readouterr().err
-    assert await connecting(stranger.authority, pem.key, pem.certificate) == Reason.UNAVAILABLE.name
+    assert await connecting(stranger.authorities, pem.key, pem.certificate) == Reason.UNAVAILABLE.name
     async with grpc.aio.insecure_channel(scheduler) as channel:
         assert await outcome(channel, "/legato.v1.SchedulerService/Schedule") == Reason.UNAVAILABLE.name
 
@@ -217,7 +229,7 @@ async def test_who_is_refused_is_told_where_to_look(
     stranger = identity(issued(tmp_path), "gateway")
     assume(stranger)
     pem, options = stranger.pem(), tls.channel_options(who("gateway"), "scheduler")
-    credentials = grpc.ssl_channel_credentials(who("gateway").pem().authority, pem.key, pem.certificate)
+    credentials = grpc.ssl_channel_credentials(who("gateway").pem().authorities, pem.key, pem.certificate)
     async with grpc.aio.secure_channel(scheduler, credentials, options=options) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await channel.unary_unary("/legato.v1.SchedulerService/Schedule")(b"", timeout=10)
@@ -232,7 +244,7 @@ async def test_metrics_are_for_operators_and_probes_for_all(who: Who, assume: Ca
     async def status(service: str, path: str) -> int:
         nonlocal text
         if service:
-            trusting = tls.context(who(service), server=False)
+            trusting = tls.contexts(who(service), server=False).now()
         else:
             trusting = ssl.create_default_context(cafile=who("operator").ca_file)
             trusting.check_hostname = False

@@ -82,7 +82,7 @@ async def test_who_speaks_before_its_certificate_was_looked_at_is_not_heard(who:
             sockets.prepare(sock)
             await loop.sock_connect(sock, (host, int(port)))
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-            spoken = tls.context(who("kvpool"), server=False).wrap_bio(incoming, outgoing)
+            spoken = tls.contexts(who("kvpool"), server=False).now().wrap_bio(incoming, outgoing)
             async with asyncio.timeout(10):
                 done = False
                 while not done:

@@ -165,7 +165,7 @@ async def test_every_link_works_behind_its_lock(locked: Locked) -> None:
         async with legato.Client(gateway.address, max_retries=0, ca_file=ca_file) as stranger:
             with pytest.raises(legato.Unauthenticated):
                 await stranger.models()
-        trusting = tls.context(identity(locked.certificates, "operator"), server=False)
+        trusting = tls.contexts(identity(locked.certificates, "operator"), server=False).now()
         async with (
             aiohttp.ClientSession(headers={"Authorization": f"Bearer {API_KEY}"}) as session,
             session.get(f"https://{gateway.metadata['http']}/v1/models", ssl=trusting) as response,

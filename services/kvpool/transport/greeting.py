@@ -14,7 +14,7 @@ from typing import Final
 
 from services.common import tls
 from services.common.access import DATA_PLANE
-from services.common.tls import Identity, Pem
+from services.common.tls import Identity
 from services.kvpool.transport.sockets import Closed
 
 _BELIEVED: Final = b"1"
@@ -28,15 +28,15 @@ class Greeting:
     def __init__(self, own: Identity | None, *, server: bool) -> None:
         self._own = own
         self._server = server
-        self._made: tuple[Pem, ssl.SSLContext] | None = None
+        self._contexts = own and tls.contexts(own, server=server)
 
     async def exchange(self, sock: socket.socket, timeout_seconds: float) -> None:
         """Greet. Raises OSError: an SSLError or PermissionError for a peer that is not to be believed, Closed by one
         that does not believe us, TimeoutError."""
-        if self._own is None:
+        if self._own is None or self._contexts is None:
             return
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        spoken = self._context(self._own).wrap_bio(incoming, outgoing, server_side=self._server)
+        spoken = self._contexts.now().wrap_bio(incoming, outgoing, server_side=self._server)
         async with asyncio.timeout(timeout_seconds):
             await _drive(sock, incoming, outgoing, spoken.do_handshake)
             peer = tls.service_of(spoken.getpeercert(), self._own.cluster)
@@ -48,15 +48,6 @@ class Greeting:
                 await _drive(sock, incoming, outgoing, lambda: spoken.read(len(_BELIEVED)))
             if incoming.pending:
                 raise PermissionError("the peer spoke before its turn")
-
-    def _context(self, own: Identity) -> ssl.SSLContext:
-        pem = own.pem()
-        if self._made is None or self._made[0] is not pem:
-            context = tls.context(own, server=self._server)
-            if self._server:
-                context.num_tickets = 0  # they would come after the handshake, among the frames
-            self._made = pem, context
-        return self._made[1]
 
 
 async def _drive(
