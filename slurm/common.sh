@@ -2,7 +2,7 @@
 
 set -euo pipefail
 # shellcheck source=site.env
-source "$LEGATO_SITE"
+source "${LEGATO_SITE:?is not set: submit jobs by \`legato slurm submit\`, whose sbatch has --export=ALL}"
 LEGATO_JOB_DIR=${LEGATO_JOB_DIR:-$SHARED_DIR/$CLUSTER_NAME}
 export LEGATO_SITE LEGATO_JOB_DIR
 
@@ -10,11 +10,12 @@ export LEGATO_SITE LEGATO_JOB_DIR
 umask 077
 mkdir -p "$LEGATO_JOB_DIR/secrets" "$LEGATO_JOB_DIR/jobs" "$LEGATO_JOB_DIR/followed"
 
-set +u # modules and a site's own file are seldom written for it
+set +u # modules and a site's own file are seldom written for it, nor for what fails in $(...) to fail
 for module in $MODULES; do module load "$module"; done
 # shellcheck source=/dev/null
 [[ -z $SETUP ]] || source "$SETUP"
 set -u
+shopt -s inherit_errexit
 [[ -z $STORES_BIN ]] || PATH=$STORES_BIN:$PATH
 
 # Settings of all services: LEGATO_<SECTION>__<FIELD>, see legato.toml.
@@ -35,7 +36,7 @@ export LEGATO_KVPOOL__DRAM_BYTES=$KV_MEMORY_BYTES LEGATO_KVPOOL__SSD_BYTES=$KV_D
 make_keys() {
   local secrets=$LEGATO_JOB_DIR/secrets name tls=$LEGATO_JOB_DIR/secrets/tls
   (
-    flock 9
+    flock 9 || echo "$secrets is without locks: start the control job before the workers, the first time" >&2
     for name in api_keys etcd_password redis_password salt; do
       [[ -s $secrets/$name ]] || head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$secrets/$name"
     done
@@ -87,15 +88,26 @@ node_address() {
   if [[ -z $INTERFACE ]]; then
     known_address "$SLURMD_NODENAME"
   else
-    ip -o -4 addr show dev "$INTERFACE" | awk '{ sub("/.*", "", $4); print $4; exit }'
+    ip -o -4 addr show dev "$INTERFACE" | awk '{ sub("/.*", "", $4); print $4 }' | reachable "INTERFACE=$INTERFACE"
   fi
 }
 
-# The address by which Slurm knows a node.
+# The address by which Slurm knows a node. One that finds itself at 127.*, as Debian's do, is at the first address of
+# its own that is not.
 known_address() {
   local known
   known=$(scontrol show node "$1" | grep -o 'NodeAddr=[^ ]*')
-  getent ahostsv4 "${known#NodeAddr=}" | awk '{ print $1; exit }'
+  {
+    getent ahostsv4 "${known#NodeAddr=}" | awk '{ print $1 }' || true
+    [[ $1 != "$SLURMD_NODENAME" ]] || hostname -I | tr ' ' '\n'
+  } | reachable "node $1 ($known)"
+}
+
+# The first of the IPv4 addresses on standard input that other nodes can reach: reachable WHOSE.
+reachable() {
+  awk '/^[0-9.]+$/ && !/^127\./ && !found { found = 1; print } END { exit !found }' && return
+  echo "no address that other nodes can reach: $1; name the network's interface in INTERFACE of the site file" >&2
+  return 1
 }
 
 # Names and addresses of the control nodes, for their certificates.
@@ -105,7 +117,9 @@ control_hosts() {
     echo "$host"
     known_address "$host"
   done
-  [[ -z $INTERFACE ]] || srun --overlap ${SLURM_HET_SIZE:+--het-group=0} bash -c 'source "$LEGATO_HOME/slurm/common.sh"; node_address'
+  if [[ -n $INTERFACE ]]; then
+    srun --export=ALL --overlap ${SLURM_HET_SIZE:+--het-group=0} bash -c 'source "$LEGATO_HOME/slurm/common.sh"; node_address'
+  fi
 }
 
 # What Slurm calls this job. An array's last element has the array's own number as its job id, which would mean all of it.
@@ -120,12 +134,17 @@ supervise() {
   trap pass_on_term TERM
   local pid status=0
   for pid in "${steps[@]}"; do
-    while kill -0 "$pid" 2>/dev/null; do
-      status=0
-      wait "$pid" || status=$?
-    done
+    status=0
+    await "$pid" || status=$?
   done
+  [[ -z $following ]] || await "$following" || true
   return "$status"
+}
+
+# The status of a child, through the signals that come meanwhile.
+await() {
+  while kill -0 "$1" 2>/dev/null; do wait "$1" || true; done
+  wait "$1"
 }
 
 # A job that Slurm has queued again, as after a lost node, has the same number, and may run again while this shell ends.
@@ -134,18 +153,31 @@ pass_on_term() {
   scancel --signal=TERM "$job" 2>/dev/null || true
 }
 
-# SIGUSR1 to this shell: the walltime is near, or `legato slurm` says that this job (leaving), or all of the cluster
-# (draining) is to go. Else another job follows: it waits for this one's end, whatever that is (afterany), and stands in
-# the queue meanwhile. Not `scontrol requeue`: that ends this job at once, and sites may forbid it. One follows, also if
-# Slurm requeues this job after that: two control jobs at once would write the same files.
+# SIGUSR1 to this shell: the walltime is near, or `legato slurm` says that this job is to go. Else another job follows.
+# The steps hear of it first, and nobody waits for sbatch: where slurmctld is busy it takes minutes, and a SIGTERM must
+# be heard meanwhile.
 notice() {
-  local tell=USR1 told=("${steps[@]}") followed=$LEGATO_JOB_DIR/followed/$SLURM_JOB_ID
   echo "$(date +%T) the end of job $job is near"
-  if [[ -e $LEGATO_JOB_DIR/draining || -e $LEGATO_JOB_DIR/leaving/$SLURM_JOB_ID ]]; then
-    tell=USR2
-    told=("${steps[0]}") # in a heterogeneous job the control nodes': workers stay until programs are done
-  elif [[ ! -e $followed ]]; then
-    successor && : >"$followed" || echo "no job follows: sbatch failed" >&2
+  if for_good; then
+    kill -USR2 "${steps[0]}" || true # in a heterogeneous job the control nodes': workers stay until programs are done
+    return
   fi
-  kill -"$tell" "${told[@]}" || true # srun passes it on to its tasks
+  kill -USR1 "${steps[@]}" || true # srun passes it on to its tasks
+  if ! kill -0 "$following" 2>/dev/null; then
+    follow &
+    following=$!
+  fi
+}
+following= # the process that submits the next job
+
+# Whether `legato slurm` says that this job (leaving), or all of the cluster (draining), goes and nothing follows.
+for_good() { [[ -e $LEGATO_JOB_DIR/draining || -e $LEGATO_JOB_DIR/leaving/$SLURM_JOB_ID ]]; }
+
+# Submit the job that follows, unless there is one. It waits for this one's end, whatever that is (afterany), and stands
+# in the queue meanwhile. Not `scontrol requeue`: that ends this job at once, and sites may forbid it. One follows, also
+# if Slurm requeues this job after that: two control jobs at once would write the same files.
+follow() {
+  local followed=$LEGATO_JOB_DIR/followed/$SLURM_JOB_ID
+  [[ ! -e $followed ]] || return 0
+  successor && : >"$followed" || echo "no job follows: sbatch failed" >&2
 }

@@ -96,6 +96,7 @@ def _job(site: Site, name: str, *array: str) -> list[str]:
     return [
         *(f"--job-name={name}", *account, *array, f"--output={site.job_dir}/logs/%x-{number}.out"),
         *("--requeue", "--open-mode=append", f"--signal=B:USR1@{site['NOTICE_SECONDS']}"),
+        "--export=ALL",  # a site's SBATCH_EXPORT may say otherwise; secrets are in files, not in the environment
     ]
 
 

@@ -51,6 +51,7 @@ def work_by_node(workers: Sequence[Worker], nodes: Sequence[str]) -> dict[str, i
 def scale(site: Site, role: str, wanted: int, workers: Sequence[Worker]) -> tuple[list[str], list[str]]:
     """Have `wanted` worker jobs of a role; `workers` say where the least work is. The ids of the array submitted, if
     any, and of the jobs that go."""
+    site.require_started()
     waiting_or_running = queue.jobs([commands.workers_name(site, role)])
     leaving = site.job_dir / LEAVING
     live = [job for job in waiting_or_running if job.state not in _ENDING and not (leaving / job.plain_id).exists()]

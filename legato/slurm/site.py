@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from legato.errors import LegatoError
+from legato.slurm import times
 
 VARIABLE = "LEGATO_SITE"
 JOB_DIR_VARIABLE = "LEGATO_JOB_DIR"
-_TIME = re.compile(r"\d+(-\d+(:\d+){0,2}|(:\d+){0,2})|UNLIMITED|INFINITE")
 _MEMORY = re.compile(r"\d+[KMGT]?")
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _REFERENCE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -34,6 +34,14 @@ def _number(least: int) -> Callable[[str], str | None]:
 
 def _matches(pattern: re.Pattern[str], what: str) -> Callable[[str], str | None]:
     return lambda value: None if pattern.fullmatch(value) else what
+
+
+def _time(value: str) -> str | None:
+    try:
+        times.seconds(value)
+    except ValueError:
+        return "a time such as 24:00:00"
+    return None
 
 
 def _one_of(*choices: str) -> Callable[[str], str | None]:
@@ -72,13 +80,13 @@ _KEYS: Mapping[str, Callable[[str], str | None]] = {
     "CONTROL_NODES": _one_of("1", "2"),
     "CONTROL_CPUS": _number(1),
     "CONTROL_MEMORY": _matches(_MEMORY, "a size such as 16G"),
-    "CONTROL_TIME": _matches(_TIME, "a time such as 24:00:00"),
+    "CONTROL_TIME": _time,
     "CONTROL_OPTIONS": _anything,
     "WORKER_PARTITION": _anything,
     "GPUS_PER_NODE": _number(0),
     "WORKER_CPUS": _number(1),
     "WORKER_MEMORY": _matches(_MEMORY, "a size such as 200G"),
-    "WORKER_TIME": _matches(_TIME, "a time such as 12:00:00"),
+    "WORKER_TIME": _time,
     "WORKER_OPTIONS": _anything,
     "WORKERS": _number(0),
     "PREFILL_WORKERS": _number(0),
@@ -120,6 +128,13 @@ class Site:
 
     def number(self, key: str) -> int:
         return int(self.values[key])
+
+    def require_started(self) -> None:
+        """SiteError unless a cluster was once submitted here."""
+        if not self.job_dir.is_dir():
+            raise SiteError(
+                f"SHARED_DIR, CLUSTER_NAME: no directory {self.job_dir}, so no cluster was submitted with {self.path}"
+            )
 
 
 def read(path: str | None = None, environ: Mapping[str, str] | None = None) -> Site:
@@ -192,6 +207,9 @@ def _consistent(values: Mapping[str, str]) -> None:
     number = {key: int(value) for key, value in values.items() if value.isdigit()}
     if not values["VENV"] and not values["APPTAINER_IMAGE"]:
         raise SiteError("VENV: expected an environment to run in, here or as APPTAINER_IMAGE")
+    for key in ("CONTROL_TIME", "WORKER_TIME"):
+        if times.seconds(values[key]) <= number["NOTICE_SECONDS"]:
+            raise SiteError(f"{key}: expected more than NOTICE_SECONDS ({number['NOTICE_SECONDS']}), got {values[key]}")
     if number["MARGIN_SECONDS"] >= number["NOTICE_SECONDS"]:
         raise SiteError("MARGIN_SECONDS: expected less than NOTICE_SECONDS, so that there is time to finish calls")
     if number["DRAIN_SECONDS"] > number["STOP_SECONDS"]:

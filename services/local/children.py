@@ -7,12 +7,12 @@ for then something is wrong that a restart does not mend. Children get SIGTERM w
 
 import asyncio
 import logging
-import os
 import shutil
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,21 +43,33 @@ class Children:
         if log_dir is not None:
             log_dir.mkdir(parents=True, exist_ok=True)
         self._keepers: dict[str, asyncio.Task[None]] = {}
-        self.pids: dict[str, int] = {}
-        """Name of each live child to its pid."""
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        """The live ones."""
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """Run `command` until `stop`, again and again if it ends before."""
-        self._keepers[name] = self._tasks.create_task(self._keep(name, command, environment), name=f"keep {name}")
+    @property
+    def pids(self) -> dict[str, int]:
+        """Name of each live child to its pid."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        inherited: Sequence[int] = (),
+    ) -> None:
+        """Run `command` until `stop`, again and again if it ends before. `inherited`: descriptors that it gets."""
+        child = _Child(name, command, environment, inherited)
+        self._keepers[name] = self._tasks.create_task(self._keep(child), name=f"keep {name}")
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to the child `name`, if it runs."""
-        if (pid := self.pids.get(name)) is not None:
-            os.kill(pid, number)
+        if (process := self._processes.get(name)) is not None:
+            process.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL to all that run; they are not started again only once `stop` was called."""
-        for name in list(self.pids):
+        for name in self._processes:
             self.signal(name, signal.SIGKILL)
 
     async def stop(self, timeout_seconds: float) -> None:
@@ -71,59 +83,64 @@ class Children:
             return
         keeper.cancel()
         await asyncio.wait((keeper,))
-        if (pid := self.pids.get(name)) is not None:
-            await _end(name, pid, timeout_seconds)
-            del self.pids[name]
+        if (process := self._processes.get(name)) is not None:
+            await _end(name, process, timeout_seconds)
+            del self._processes[name]
 
-    async def _keep(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None) -> None:
+    async def _keep(self, child: "_Child") -> None:
         young_deaths = 0
         while True:
             began = asyncio.get_running_loop().time()
-            process = self._spawn(name, command, environment)
-            self.pids[name] = process.pid
+            process = self._processes[child.name] = self._spawn(child)
             await exited(process.pid)
-            del self.pids[name]
+            del self._processes[child.name]
             young = asyncio.get_running_loop().time() - began < YOUNG_SECONDS
             young_deaths = young_deaths + 1 if young else 0
+            status = process.wait()
             if young_deaths >= MAX_YOUNG_DEATHS:
-                raise KeepsDying(f"{name} ended {young_deaths} times right after its start (status {process.wait()})")
-            log.error("%s (pid %d) ended with status %s; starting it again", name, process.pid, process.wait())
+                raise KeepsDying(f"{child.name} ended {young_deaths} times right after its start (status {status})")
+            log.error("%s (pid %d) ended with status %s; starting it again", child.name, process.pid, status)
             await asyncio.sleep(RESTART_SECONDS)
 
-    def _spawn(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None
-    ) -> subprocess.Popen[bytes]:
-        if shutil.which(_WITH_PARENT[0]) is not None:
-            command = (*_WITH_PARENT, *command)
+    def _spawn(self, child: "_Child") -> subprocess.Popen[bytes]:
         if self._log_dir is None:
-            return self._popen(command, environment, None)
-        with (self._log_dir / f"{name}.log").open("ab") as output:
-            return self._popen(command, environment, output)
+            return self._popen(child, None)
+        with (self._log_dir / f"{child.name}.log").open("ab") as output:
+            return self._popen(child, output)
 
-    def _popen(
-        self, command: Sequence[str], environment: Mapping[str, str] | None, output: BinaryIO | None
-    ) -> subprocess.Popen[bytes]:
-        errors = None if output is None else subprocess.STDOUT
+    def _popen(self, child: "_Child", output: BinaryIO | None) -> subprocess.Popen[bytes]:
+        with_parent = _WITH_PARENT if shutil.which(_WITH_PARENT[0]) is not None else ()
         return subprocess.Popen(
-            command,
-            env=environment,
+            (*with_parent, *child.command),
+            env=child.environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=errors,
+            stderr=None if output is None else subprocess.STDOUT,
+            pass_fds=child.inherited,
             process_group=self._process_group,
         )
 
 
-async def _end(name: str, pid: int, timeout_seconds: float) -> None:
-    os.kill(pid, signal.SIGTERM)
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """How one is started."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] | None
+    inherited: Sequence[int]
+
+
+async def _end(name: str, process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
+    process.send_signal(signal.SIGTERM)
     try:
         async with asyncio.timeout(timeout_seconds):
-            await exited(pid)
+            await exited(process.pid)
     except TimeoutError:
-        log.warning("%s (pid %d) did not stop in %.0f s and is killed", name, pid, timeout_seconds)
-        os.kill(pid, signal.SIGKILL)
-        await exited(pid)
-    os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (it has ended: this only takes its status)
+        log.warning("%s (pid %d) did not stop in %.0f s and is killed", name, process.pid, timeout_seconds)
+        process.kill()
+        await exited(process.pid)
+    process.wait()  # it has ended: this only takes its status, where nobody else did
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ from pathlib import Path
 from services.common import config, registry, server
 from services.common.config import RegistrySection
 from services.common.registry import Member
-from services.local import ready, stores
+from services.local import ready, stores, stores_lock
 from services.local.children import Children, children
 from services.local.config import Settings
 from services.local.processes import METRICS_OFFSETS, free_ports
@@ -73,15 +73,17 @@ def names(text: str) -> tuple[str, ...]:
 async def running(settings: Settings, node: Node) -> AsyncGenerator[Children]:
     """Run until left; yields the processes."""
     shared = SharedDirectory(node.directory.resolve())
-    async with AsyncExitStack() as relays, AsyncExitStack() as stack:  # processes take leave through the relays
+    async with AsyncExitStack() as outer, AsyncExitStack() as stack:  # relays and the lock outlast the processes
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="legato-")))
         group = await stack.enter_async_context(children(node.stop_seconds, shared.logs(node.name), own_groups=True))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         stack.enter_context(_signals(node, group, tasks))
         if "etcd" in node.services:
-            overrides = await _with_stores(settings, shared, private, group)
+            owner = f"{node.name}, process {os.getpid()}"
+            lock = await outer.enter_async_context(stores_lock.held(shared.stores_lock_file, owner))
+            overrides = await _with_stores(settings, shared, private, group, lock)
         else:
-            overrides = await _with_relays(settings, node, shared, relays)
+            overrides = await _with_relays(settings, node, shared, outer)
         overrides |= _secrets(node, shared) | {"kvpool.directory": str(private / "kvpool")}
         for name in SERVICES:
             if name in node.services:
@@ -93,17 +95,17 @@ async def running(settings: Settings, node: Node) -> AsyncGenerator[Children]:
 
 
 async def _with_stores(
-    settings: Settings, shared: SharedDirectory, private: Path, group: Children
+    settings: Settings, shared: SharedDirectory, private: Path, group: Children, lock: int
 ) -> dict[str, object]:
-    """Start etcd and Redis here and tell the other nodes."""
+    """Start etcd and Redis here, with the lock on their data, and tell the other nodes."""
     for program in ("etcd", "etcdctl", "redis-server"):
         if shutil.which(program) is None:
             raise config.SettingsError(f"{program} is not on PATH (docs/slurm.md says how it gets there without root)")
     host = settings.cluster.host
     etcd, peer, redis = free_ports(host, 3)
     password, shown = shared.secret("redis_password"), _certificate(settings, "redis")
-    group.start("etcd", stores.etcd(shared.etcd, host, etcd, peer, _certificate(settings, "etcd")))
-    group.start("redis", stores.redis(shared.redis, host, redis, private, password, shown))
+    group.start("etcd", stores.etcd(shared.etcd, host, etcd, peer, _certificate(settings, "etcd")), inherited=(lock,))
+    group.start("redis", stores.redis(shared.redis, host, redis, private, password, shown), inherited=(lock,))
     await stores.protect_etcd(f"{host}:{etcd}", shared.secret("etcd_password"), _certificate(settings, "operator"))
     shared.write_control(etcd=f"{host}:{etcd}", redis=f"{host}:{redis}")
     return {"registry.endpoints": [f"{host}:{etcd}"], "state.url": _redis_url(settings, f"{host}:{redis}")}

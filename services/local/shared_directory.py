@@ -4,6 +4,7 @@ control.json      where etcd and Redis are now; written by the node that runs th
 connection.json   for clients: how to reach the gateways; written when the first call can be served
 secrets/          api_keys, etcd_password, redis_password, one a file; absent: there is none
 etcd/, redis/     their data
+stores.lock       held by the node whose etcd and Redis write it, which is named there
 logs/NODE/        what each service of a node said
 
 Files are replaced whole, so that a reader sees the old one or the new one, and only their owner may read them.
@@ -23,6 +24,7 @@ class SharedDirectory:
         self.path = path
         self.etcd = path / "etcd"
         self.redis = path / "redis"
+        self.stores_lock_file = path / "stores.lock"
         self.connection_file = path / "connection.json"
         self.api_keys_file = path / "secrets" / "api_keys"
         self._control_file = path / "control.json"

@@ -64,7 +64,8 @@ class Fleet:
         return self.legato("slurm", *words, "--site", str(self.site))
 
     def legato(self, *words: str) -> str:
-        environment = {"LEGATO_ADDRESS": str(self.connection_file)}
+        sites_may_say = {"SBATCH_EXPORT": "NONE", "SLURM_EXPORT_ENV": "NONE"}
+        environment = {"LEGATO_ADDRESS": str(self.connection_file), **sites_may_say}
         return self.cluster.run(sys.executable, "-m", "legato", *words, environment=environment)
 
     def newcomer(self) -> str:
@@ -94,6 +95,10 @@ class Fleet:
     def node_of(self, job: str) -> str:
         """Where it runs; empty: nowhere now."""
         return self.cluster.run("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+
+    def batch_node_of(self, job: str) -> str:
+        """Where its batch script runs."""
+        return self.cluster.run("squeue", "--noheader", f"--jobs={job}", "--format=%B").strip()
 
     def logs(self, num_characters: int | None = 3000) -> str:
         """The end of everything that was said; None: all of it."""

@@ -1,15 +1,23 @@
 """What `legato slurm` tells Slurm and understands of it, without Slurm."""
 
+import asyncio
 import subprocess
+from collections import deque
 from pathlib import Path
 
 import pytest
 
+from legato.client import Client
 from legato.cluster import Worker
 from legato.slurm import commands, logs, queue, scale, site
+from legato.slurm.drain import drain
 from legato.slurm.queue import Job
 from legato.slurm.site import Site, SiteError
 from legato.slurm.submit import submit
+from legato.v1 import scheduler_pb2
+from services.common import rpc
+from services.common.errors import Failure, Reason
+from tests.sdk.fake_gateway import Context, FakeGateway, serving
 
 
 def a_site(**values: str) -> Site:
@@ -56,10 +64,10 @@ def test_a_cluster_is_a_control_job_and_an_array_for_each_role():
     }
 
 
-def test_every_job_hears_of_its_end_and_is_requeued():
+def test_every_job_hears_of_its_end_is_requeued_and_gets_its_environment():
     for words in commands.kinds(a_site(NOTICE_SECONDS="600"), whole=False).values():
         assert "--signal=B:USR1@600" in words
-        assert "--requeue" in words
+        assert {"--requeue", "--export=ALL"} <= set(words)
         assert words[-1].startswith("/home/ada/legato/slurm/")
 
 
@@ -203,6 +211,58 @@ def test_new_workers_take_no_number_of_one_that_leaves(told: Path):
     script.chmod(0o700)
     assert scale.scale(settled, "both", 2, []) == (["77"], [])
     assert told.read_text(encoding="utf-8") == "sbatch --array=1,2\n"
+
+
+class Restarting(FakeGateway):
+    """Cannot answer at first, then knows of a program, which then ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = deque((None, 1, 0))
+
+    async def ListPrograms(
+        self, request: scheduler_pb2.ListProgramsRequest, context: Context
+    ) -> scheduler_pb2.ListProgramsResponse:
+        if (count := self.counts.popleft()) is None:
+            await rpc.abort(context, Failure(Reason.NO_SCHEDULER, "it starts"))
+        return scheduler_pb2.ListProgramsResponse(programs=[scheduler_pb2.ProgramStatus()] * count)
+
+
+def a_client(address: str) -> Client:
+    return Client(address, max_retries=0, reconnect_seconds=0.0)
+
+
+CONTROL_RUNS = "12|12|legato-control|RUNNING|nid1|1:00|None\n"
+
+
+def test_a_gateway_that_starts_again_is_asked_again_before_the_end(told: Path):
+    settled, said = a_cluster_here(told, CONTROL_RUNS), list[str]()
+    settled.job_dir.mkdir()
+
+    async def drained() -> list[str]:
+        async with serving(Restarting()) as address:
+            return await drain(settled, a_client(address), 60.0, said.append)
+
+    assert asyncio.run(drained()) == ["12"]
+    assert said == ["no gateway answers: it starts", "1 programs go on"]
+    assert told.read_text(encoding="utf-8").splitlines() == ["scancel --batch --signal=USR1 12", "scancel 12"]
+
+
+def test_nobody_waits_for_gateways_that_stay_away(told: Path):
+    settled, said = a_cluster_here(told, CONTROL_RUNS), list[str]()
+    settled.job_dir.mkdir()
+    client = a_client(str(settled.connection_file))
+    assert asyncio.run(drain(settled, client, 60.0, said.append, silence_seconds=0.0)) == ["12"]
+    assert said[0].startswith("no gateway has answered for 0 s, so nobody knows of programs: the connection file")
+
+
+def test_what_was_never_submitted_is_not_drained_or_scaled(told: Path):
+    settled = a_cluster_here(told, CONTROL_RUNS)
+    with pytest.raises(SiteError, match=f"SHARED_DIR, CLUSTER_NAME: no directory {settled.job_dir}"):
+        asyncio.run(drain(settled, a_client("127.0.0.1:9"), 60.0, print))
+    with pytest.raises(SiteError, match=r"no cluster was submitted with /s/site\.env"):
+        scale.scale(settled, "both", 1, [])
+    assert not told.exists()
 
 
 def test_logs_are_told_behind_their_node_and_followed(tmp_path: Path):

@@ -12,6 +12,7 @@ import pytest
 from tests.servers.slurm import Slurm, slurm, until
 from tests.slurm.fleet import NAMES, Fleet, Running, is_private, programs
 
+CONTROL_NODES = ["control", "standby", "spare"]
 NODES = [f"gpu{number}" for number in range(5)]
 NOTICE = {"NOTICE_SECONDS": 80, "MARGIN_SECONDS": 60}
 SECRETS = ("api_keys", "etcd_password", "redis_password", "salt")
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def cluster() -> Iterator[Slurm]:
-    with slurm(control=["control", "standby"], gpu=NODES) as made:
+    with slurm(control=CONTROL_NODES, gpu=NODES) as made:
         yield made
 
 
@@ -35,14 +36,14 @@ def fleet(cluster: Slurm) -> Iterator[Fleet]:
 
 
 def test_programs_outlive_what_happens_to_their_jobs(fleet: Fleet) -> None:
-    fleet.write_site(**NOTICE)
+    fleet.write_site(CONTROL_NODES=2, **NOTICE)
     fleet.slurm("submit")
     with programs(fleet) as running:
         running.go_on()
         until(lambda: fleet.workers() == {"prefill": 2, "decode": 2}, "all workers")
         its_status_is_true(fleet)
         a_worker_job_is_cancelled(fleet, running)
-        a_node_goes_down(fleet, running)
+        nodes_are_lost(fleet, running)
         jobs_reach_their_walltime(fleet, running)
         running.complete()
     fleet.slurm("drain", "--patience", "1")  # newcomers' programs live: nobody said that they are over
@@ -50,7 +51,7 @@ def test_programs_outlive_what_happens_to_their_jobs(fleet: Fleet) -> None:
 
 
 def test_one_job_holds_it_all_and_leaves_nothing(fleet: Fleet) -> None:
-    fleet.write_site(CONTROL_NODES=2)
+    fleet.write_site(CONTROL_NODES=2, TLS="no")
     fleet.slurm("submit", "--whole")
     with programs(fleet) as running:
         running.go_on()
@@ -75,8 +76,11 @@ def its_status_is_true(fleet: Fleet) -> None:
     secrets = fleet.job_dir / "secrets"
     assert all(is_private(path) for path in (fleet.job_dir, fleet.connection_file, *secrets.rglob("*")))
     keys = {(secrets / name).read_text(encoding="ascii").strip() for name in SECRETS}
-    said = fleet.cluster.run("ps", "axww", on="control") + fleet.logs(None)
+    said = "".join(fleet.cluster.run("ps", "axww", on=node) for node in CONTROL_NODES) + fleet.logs(None)
     assert not [key for key in keys if key in said]
+    first = fleet.batch_node_of(*fleet.control_jobs())
+    for store in ("etcd", "redis-server"):  # what writes the data has the lock on it
+        assert "stores.lock" in fleet.cluster.run("bash", "-c", f"ls -l /proc/$(pgrep -x {store})/fd", on=first)
 
 
 def a_worker_job_is_cancelled(fleet: Fleet, running: Running) -> None:
@@ -87,12 +91,18 @@ def a_worker_job_is_cancelled(fleet: Fleet, running: Running) -> None:
     until(lambda: fleet.workers() == {"prefill": 2, "decode": 1}, "one worker less")
 
 
-def a_node_goes_down(fleet: Fleet, running: Running) -> None:
-    """While another worker job takes the place of the one that was cancelled."""
+def nodes_are_lost(fleet: Fleet, running: Running) -> None:
+    """A worker's, and the control node with etcd, Redis and the batch script; while another worker job takes the place
+    of the one that was cancelled."""
     fleet.slurm("scale", "2", "--role", "decode")
-    element = fleet.elements("prefill")[0]
-    lost = fleet.node_of(element)
-    fleet.cluster.set_state(lost, "down")
+    until(lambda: len(fleet.connection()["addresses"]) == 2, "a gateway on each control node")
+    [control], element = fleet.control_jobs(), fleet.elements("prefill")[0]
+    first, lost = fleet.batch_node_of(control), fleet.node_of(element)
+    fleet.cluster.nodes[first].power_off()
+    for node in (first, lost):
+        fleet.cluster.set_state(node, "down")  # Slurm itself would say so after SlurmdTimeout
+    until(lambda: control not in fleet.jobs() and fleet.control_jobs(), "another control job follows")
+    assert f"job {control} has lost its first node, {first}, and ends" in fleet.slurm("logs", "jobs")
     running.go_on()
     until(lambda: fleet.workers() == {"prefill": 2, "decode": 2}, "as many workers as at first")
     assert fleet.node_of(element) not in ("", lost)

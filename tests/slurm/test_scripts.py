@@ -25,9 +25,10 @@ def shell(tmp_path: Path) -> Shell:
             "HOME": str(tmp_path),
             "LEGATO_SITE": str(site),
             "SLURM_JOB_ID": "7",
+            "SLURMD_NODENAME": "nid1",
         }
         command = ["bash", "-c", f"source slurm/common.sh; {script}"]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
 
     return run
 
@@ -69,14 +70,75 @@ def test_what_the_site_sets_up_may_name_variables_that_are_not_set(shell: Shell,
 
 
 def test_one_job_follows_a_job_also_if_that_is_requeued(shell: Shell):
-    near_its_end = "steps=(); successor() { echo follows; }; notice; notice"
+    near_its_end = 'steps=(); successor() { echo follows; }; notice; await "$following"; notice; await "$following"'
     assert shell(near_its_end).count("follows") == 1
     assert shell(near_its_end).count("follows") == 0
 
 
 def test_another_try_is_made_when_no_job_could_follow(shell: Shell):
-    said = shell("steps=(); successor() { false; }; notice; successor() { echo follows; }; notice")
+    first = 'steps=(); successor() { false; }; notice; await "$following"; '
+    said = shell(first + 'successor() { echo follows; }; notice; await "$following"')
     assert said.count("follows") == 1
+
+
+BUSY = """
+mkfifo ready busy
+successor() { echo asked; read -r said <busy; echo "$said"; }
+bash -c 'trap exit USR1; echo >ready; while :; do sleep 0.1; done' &
+steps=($!)
+read -r said <ready
+notice
+notice
+await "${steps[0]}" && echo "the step heard"
+echo answered >busy
+await "$following"
+"""
+
+
+def test_a_busy_slurm_is_asked_once_and_keeps_no_step_from_hearing_of_its_end(shell: Shell, tmp_path: Path):
+    said = [line for line in shell(f"cd {tmp_path}; {BUSY}").splitlines() if "is near" not in line]
+    assert sorted(said) == ["answered", "asked", "the step heard"]
+    assert said[-1] == "answered"
+
+
+NODE_SAYS = """
+scontrol() {{ echo "NodeName=$3 NodeAddr=$3 NodeHostName=$3"; }}
+getent() {{ printf "%s STREAM $2\n" {found}; }}
+hostname() {{ echo "{own} "; }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("found", "own", "address"),
+    [
+        ("10.0.0.7 10.1.0.7", "10.9.0.7", "10.0.0.7"),
+        ("127.0.1.1 10.0.0.7", "10.9.0.7", "10.0.0.7"),
+        ("127.0.1.1", "fe80::7 10.9.0.7 172.17.0.1", "10.9.0.7"),
+    ],
+)
+def test_a_node_is_where_others_reach_it(shell: Shell, found: str, own: str, address: str):
+    assert shell(f"{NODE_SAYS.format(found=found, own=own)} node_address").strip() == address
+
+
+@pytest.mark.parametrize(("node", "own"), [("nid1", "127.0.0.1"), ("nid2", "10.9.0.7")])
+def test_a_node_that_nobody_reaches_ends_its_job_with_a_reason(shell: Shell, node: str, own: str):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        shell(f"{NODE_SAYS.format(found='127.0.1.1', own=own)} address=$(known_address {node}); echo on")
+    assert "on\n" not in failed.value.stdout
+    assert f"no address that other nodes can reach: node {node} (NodeAddr={node})" in failed.value.stderr
+    assert "INTERFACE of the site file" in failed.value.stderr
+
+
+def test_what_fails_inside_of_a_substitution_fails(shell: Shell):
+    with pytest.raises(subprocess.CalledProcessError):
+        shell("said=$(false; echo no matter)")
+
+
+@pytest.mark.parametrize("script", ["control", "workers", "legato"])
+def test_a_job_without_its_environment_says_how_jobs_are_submitted(script: str):
+    done = subprocess.run(["bash", f"slurm/{script}.sbatch"], env={}, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "LEGATO_HOME: is not set: submit jobs by `legato slurm submit`" in done.stderr
 
 
 @pytest.mark.parametrize(

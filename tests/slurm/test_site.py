@@ -1,13 +1,14 @@
 """The site file: bash and Python read the same values, and what is wrong in it is named."""
 
 import itertools
+import math
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from legato.slurm import site
+from legato.slurm import site, times
 from legato.slurm.site import SiteError
 
 SHIPPED = Path("slurm/site.env")
@@ -47,6 +48,8 @@ def test_every_key_is_explained():
         ("WORKER_MEMORY", "lots", "WORKER_MEMORY: expected a size such as 200G"),
         ("CONTROL_TIME", "a day", "line"),
         ("CONTROL_TIME", "1day", "CONTROL_TIME: expected a time"),
+        ("CONTROL_TIME", "5", "CONTROL_TIME: expected more than NOTICE_SECONDS (300), got 5"),
+        ("WORKER_TIME", "4:30", "WORKER_TIME: expected more than NOTICE_SECONDS (300), got 4:30"),
         ("ENGINE", "sglang", "ENGINE: expected one of vllm, simulated"),
         ("SHARED_DIR", "jobs", "SHARED_DIR: expected an absolute path"),
         ("CONTROL_NODES", "3", "CONTROL_NODES: expected one of 1, 2"),
@@ -65,6 +68,31 @@ def test_what_is_wrong_is_named(key: str, value: str, said: str):
     with pytest.raises(SiteError) as raised:
         site.parse(changed(**{key: value}), HOME)
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("90", 5400),
+        ("4:30", 300),
+        ("1:02:03", 3780),
+        ("2-3", 183600),
+        ("2-3:04", 183840),
+        ("2-3:04:05", 183900),
+        ("0", math.inf),
+        ("UNLIMITED", math.inf),
+        ("INFINITE", math.inf),
+    ],
+)
+def test_walltimes_are_what_slurm_makes_of_them(written: str, seconds: float):
+    """In whole minutes, seconds rounded up; none is no limit."""
+    assert times.seconds(written) == seconds
+
+
+@pytest.mark.parametrize("written", ["", "1day", "1:2:3:4", "1-", "-1", "1-2:3:4:5", "1.5", "unlimited minutes"])
+def test_what_slurm_does_not_take_is_no_walltime(written: str):
+    with pytest.raises(ValueError, match="no walltime"):
+        times.seconds(written)
 
 
 def test_a_key_that_is_missing_is_named():
