@@ -8,7 +8,7 @@ ENGINE := $(if $(shell command -v nvidia-smi),worker-gpu,worker)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu test-slurm test-compose compose-up compose-down check lint types contracts proto proto-check bench-scale bench-scale-out bench-failover bench-kv bench-retention bench-structure bench-forecast bench-call-events bench-tool-gaps bench-policies bench-paper bench-fidelity peers bench-real bench-decisions chaos chaos-quick test-chaos clean
+.PHONY: help install model frameworks demo up down up-cluster test test-slow test-gpu test-slurm test-compose test-compose-vllm compose-up compose-down check lint types contracts proto proto-check bench-scale bench-scale-out bench-failover bench-kv bench-retention bench-structure bench-forecast bench-call-events bench-tool-gaps bench-policies bench-paper bench-fidelity peers bench-real bench-decisions chaos chaos-quick test-chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,17 +52,19 @@ down: ## Stop what `make up` or `make up-cluster` started
 up-cluster: install model ## Real etcd and Redis, every service a process of its own
 	$(BIN)/python -m services up --processes
 
-COMPOSE := docker compose -f compose/compose.yaml
-compose-up: ## Everything in containers, with Prometheus and Grafana (docs/compose.md)
+COMPOSE_TLS := $(filter yes,$(TLS))
+COMPOSE := docker compose -f compose/compose.yaml $(if $(COMPOSE_TLS),-f compose/tls.yaml)
+compose-up: ## Everything in containers, with Prometheus and Grafana; TLS=yes encrypts (docs/compose.md)
 	@compose/secrets.sh run/compose
 	$(COMPOSE) build
 	$(COMPOSE) up --detach --wait
-	@echo "OPENAI_BASE_URL=http://127.0.0.1:$${HTTP_PORT:-8000}/v1"
+	@$(if $(COMPOSE_TLS),$(COMPOSE) exec -T gateway cat /certs/ca.pem >run/compose/ca.pem && echo "LEGATO_CA_FILE=run/compose/ca.pem")
+	@echo "OPENAI_BASE_URL=http$(if $(COMPOSE_TLS),s)://127.0.0.1:$${HTTP_PORT:-8000}/v1"
 	@echo "LEGATO_ADDRESS=127.0.0.1:$${GRPC_PORT:-8001}"
 	@echo "Grafana: http://127.0.0.1:$${GRAFANA_PORT:-3000}, admin, password in run/compose/grafana_password"
 
 compose-down: ## Stop what compose-up started; its volumes stay
-	$(COMPOSE) down
+	$(COMPOSE) down --remove-orphans
 
 test: install model $(FRAMEWORKS) ## Run the tests
 	$(BIN)/python -m pytest
@@ -81,6 +83,9 @@ test-chaos: install model ## A minute of faults over every service of a real clu
 
 test-compose: install model ## The containers, really run, and the dashboard on a real Prometheus; as root, minutes
 	$(BIN)/python -m pytest -m compose
+
+test-compose-vllm: install model ## vLLM on the CPU in containers; 1 GB to download, 10 GB of disk, minutes
+	$(BIN)/python -m pytest -m compose_vllm
 
 check: lint types contracts proto-check test ## Everything that must hold before a commit
 

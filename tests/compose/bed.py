@@ -6,6 +6,7 @@ folder of wheels that this process serves. All of it is kept in build/compose, s
 
 import hashlib
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -24,13 +25,15 @@ from tests.servers.netns import run
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "build" / "compose"
-BASE = "legato-test-base:bookworm"
+_PACKAGES = ("python3", "python3-venv", "openssl", "libnuma1", "redis-server", "etcd-server", "etcd-client")
+BASE = f"legato-test-base:{hashlib.sha256(repr(_PACKAGES).encode()).hexdigest()[:16]}"
 STAND_IN = "legato-test-stand-in:dev"
 OURS, THEIRS = "10.98.7.1", "10.98.7.2"
 _LINK, _NAMESPACE = "lgcompose0", "lgcompose"
+_WHEELS_PORT = 3141
+"""Always the same, at an address that is ours alone: Docker knows layers again by the arguments of the build."""
 _GROUPS = Path("/sys/fs/cgroup/cpu")
 _NUM_CONTAINERS = 10
-_PACKAGES = ("python3", "python3-venv", "redis-server", "etcd-server", "etcd-client")
 _STAND_IN = f"""
 FROM {BASE}
 RUN cp /usr/bin/etcd /usr/bin/etcdctl /usr/local/bin/ && install --directory --owner 999 --group 999 /data
@@ -73,6 +76,29 @@ class Docker:
     def inspect(self, container: str, what: str) -> str:
         """A field of it: a Go template."""
         return self.run("inspect", "--format", what, container)
+
+    def address(self, container: str) -> str:
+        """Its own, in the network of the stack."""
+        return self.inspect(container, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
+
+    def reaches(self, container: str, address: str, port: int) -> bool:
+        """Whether a container can connect to that."""
+        tried = f"timeout 3 bash -c '</dev/tcp/{address}/{port}' 2>/dev/null && echo yes || echo no"
+        return self.run("exec", container, "bash", "-c", tried) == "yes"
+
+    @contextmanager
+    def cut_off(self, container: str) -> Generator[None]:
+        """Pull its cable for the length of the context: what is sent over it is lost without a word."""
+        number = self.run("exec", container, "cat", "/sys/class/net/eth0/iflink")
+        links = subprocess.run(
+            ("ip", "-n", _NAMESPACE, "-json", "link"), check=True, capture_output=True, text=True
+        ).stdout
+        (cable,) = [link["ifname"] for link in json.loads(links) if link["ifindex"] == int(number)]
+        run("ip", "-n", _NAMESPACE, "link", "set", cable, "down")
+        try:
+            yield
+        finally:
+            run("ip", "-n", _NAMESPACE, "link", "set", cable, "up")
 
     def await_event(self, container: str, event: str, since: str, seconds: float = 60.0) -> None:
         """Wait until that has happened to it after `since` (its `now`), such as "start" or "health_status: healthy"."""
@@ -163,11 +189,14 @@ def _daemon(socket: str) -> Generator[None]:
                 missing("dockerd does not run here: build/compose/dockerd.log")
             rest = threading.Thread(target=shutil.copyfileobj, args=(process.stderr, log))
             rest.start()
-            yield
-            process.terminate()
-            rest.join()
+            try:
+                yield
+            finally:
+                process.terminate()  # its containers and mounts go with it
+                rest.join()
         finally:
             process.kill()
+            _forget_groups()
 
 
 def _weight() -> tuple[str, ...]:
@@ -179,13 +208,19 @@ def _weight() -> tuple[str, ...]:
     return ("--cgroup-parent", f"/{_NAMESPACE}")
 
 
+def _forget_groups() -> None:
+    """The daemon removes its containers' groups, but not the one above them."""
+    for group in _GROUPS.parent.glob(f"*/{_NAMESPACE}"):
+        group.rmdir()
+
+
 def images(client: Docker) -> dict[str, str]:
     """Make what cannot be pulled; the variables of compose.yaml that name it."""
-    archive = CACHE / "base.tar"
+    archive = CACHE / f"{BASE.replace(':', '-')}.tar"
     if not archive.exists():
         new = archive.with_suffix(".new.tar")
-        flags = ("--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES)}", "bookworm", str(new))
-        subprocess.run(("mmdebstrap", *flags), check=True, timeout=600)
+        flags = ("--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io", f"--include={','.join(_PACKAGES)}")
+        subprocess.run(("mmdebstrap", *flags, "bookworm", str(new)), check=True, timeout=600)
         new.rename(archive)
     if not client.run("images", "--quiet", BASE):
         client.run("import", str(archive), BASE)
@@ -194,24 +229,24 @@ def images(client: Docker) -> dict[str, str]:
 
 
 @contextmanager
-def wheels() -> Generator[dict[str, str]]:
-    """Serve the services' packages to builds; pip's settings that lead there."""
-    wanted = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
+def wheels(*groups: str) -> Generator[dict[str, str]]:
+    """Serve those groups' packages to builds; pip's settings that lead there."""
+    wanted = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes() + repr(groups).encode()
     folder = CACHE / "wheels" / hashlib.sha256(wanted).hexdigest()[:16]
     if not folder.exists():
         new = folder.with_suffix(".new")
         # Debian 12 has Python 3.11.2, for which redis wants async-timeout.
-        packages = ("--group", "services", "pip==26.3", "async-timeout")
+        packages = (*(f"--group={group}" for group in groups), "pip==26.3", "async-timeout")
         pip = (sys.executable, "-m", "pip", "download", "--quiet", "--constraint", "constraints.txt")
         subprocess.run((*pip, "--dest", str(new), *packages), cwd=ROOT, check=True, capture_output=True, timeout=600)
         new.rename(folder)
-    handler = partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer((OURS, 0), handler) as server:
+    handler = partial(_Quiet, directory=str(folder.parent))
+    with http.server.ThreadingHTTPServer((OURS, _WHEELS_PORT), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            port = server.server_address[1]
-            yield {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"http://{OURS}:{port}/", "PIP_TRUSTED_HOST": OURS}
+            place = f"http://{OURS}:{_WHEELS_PORT}/{folder.name}/"
+            yield {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": place, "PIP_TRUSTED_HOST": OURS}
         finally:
             server.shutdown()
             thread.join()
