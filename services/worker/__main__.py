@@ -21,8 +21,8 @@ def main() -> None:
         return
     try:
         zygote.run(settings)
-    except ModuleNotFoundError as error:
-        sys.exit(f'legato: vLLM is not installed here ({error}); [worker] engine = "simulated" needs none')
+    except ImportError as error:
+        sys.exit(f'legato: vLLM does not run here ({error}); [worker] engine = "simulated" needs none')
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Settings of the worker."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from services.common.config import ClusterSection, KVPoolSection, RegistrySection, Section, TelemetrySection, TlsSection
 from services.common.urgency import LEVELS
 from services.worker.preemption import Preemption
 from services.worker.simulated.config import SimulatedSection
+
+_LAST_PORT = 65535
 
 
 class WorkerSection(Section):
@@ -54,7 +56,15 @@ class WorkerSection(Section):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU's memory that the engine may take."""
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """Over how many GPUs one engine is spread."""
+    """Over how many GPUs each layer of one engine is spread."""
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    """Over how many such groups of GPUs the layers of one engine are spread."""
+    num_nodes: int = Field(default=1, ge=1)
+    """Over how many nodes one engine is spread. Such engines have no part in KV pools."""
+    node_rank: int = Field(default=0, ge=0)
+    """Which of its engine's nodes this is; 0: the head, which is the worker."""
+    head_address: str = ""
+    """Of the engine's head, host:port, where its other nodes meet it; vLLM takes the port after that one."""
     enforce_eager: bool = False
     """Run without compilation and CUDA graphs: slower, but up sooner. Always so on a CPU."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -76,6 +86,29 @@ class WorkerSection(Section):
         if len(quanta) >= LEVELS or any(quantum < 1 for quantum in quanta):
             raise ValueError(f"fewer than {LEVELS} quanta, of at least one token each")
         return quanta
+
+    @model_validator(mode="after")
+    def _over_nodes(self) -> Self:
+        if self.node_rank >= self.num_nodes:
+            raise ValueError(f"node_rank: expected less than num_nodes, {self.num_nodes}, got {self.node_rank}")
+        if self.num_gpus % self.num_nodes:
+            raise ValueError(f"num_nodes: expected a divisor of {self.num_gpus} GPUs, got {self.num_nodes}")
+        if self.num_nodes > 1 and (self.engine != "vllm" or self.count != 1):
+            raise ValueError("num_nodes: an engine over several nodes is vLLM, and the only one there (count = 1)")
+        if self.num_nodes > 1 and not 0 < self.head[1] < _LAST_PORT:
+            raise ValueError(f"head_address: expected host:port below port {_LAST_PORT}, got {self.head_address!r}")
+        return self
+
+    @property
+    def head(self) -> tuple[str, int]:
+        """Host and port of the engine's head; port 0: it has none."""
+        host, _, port = self.head_address.rpartition(":")
+        return host, int(port) if host and port.isdigit() else 0
+
+    @property
+    def num_gpus(self) -> int:
+        """Of one engine, on all of its nodes."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
     def preempting(self) -> Preemption | None:
         """How engines preempt; None: as vLLM does."""

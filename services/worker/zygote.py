@@ -119,9 +119,13 @@ def _work(settings: Settings, index: int, parent: int) -> NoReturn:
     os.setpgid(0, 0)
     _end_with(parent, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    mine = os.getpid()
-    os.register_at_fork(after_in_child=lambda: _begin_engine(mine))
+    forking: list[int] = []
+    os.register_at_fork(before=lambda: forking.append(os.getpid()), after_in_child=lambda: _begin_engine(forking[-1]))
     own = _numbered(settings, index)
+    if own.worker.node_rank:
+        quiet = own.telemetry.model_copy(update={"otlp_endpoint": ""})  # which would start threads
+        telemetry.configure(quiet, "worker")
+        engines.compute(own)
     engine = engines.make(own)
     engines.load(engine)
     server.run("worker", own, lambda: service.running(own, engine))
@@ -131,9 +135,9 @@ def _work(settings: Settings, index: int, parent: int) -> NoReturn:
 
 
 def _begin_engine(parent: int) -> None:
-    """In the forked EngineCore: it stands for a GPU, so it leaves the processor to whoever else needs it."""
+    """In a forked process of the engine: it stands for a GPU, so it leaves the processor to whoever else needs it."""
     _end_with(parent, signal.SIGKILL)
-    os.nice(_ENGINE_NICENESS)
+    os.setpriority(os.PRIO_PROCESS, 0, _ENGINE_NICENESS)
 
 
 def _numbered(settings: Settings, index: int) -> Settings:

@@ -1,6 +1,7 @@
 """From settings to vLLM's configuration."""
 
 import logging
+from math import ceil
 
 from vllm.config import KVTransferConfig, VllmConfig
 from vllm.config.kv_events import KVEventsConfig
@@ -32,7 +33,8 @@ def configuration(section: WorkerSection, kvpool: KVPoolSection, events_endpoint
         kv_cache_memory_bytes=section.kv_cache_bytes or (CPU_KV_CACHE_BYTES if cpu else None),
         gpu_memory_utilization=section.gpu_memory_utilization,
         tensor_parallel_size=section.tensor_parallel_size,
-        distributed_executor_backend="uni" if cpu else None,
+        pipeline_parallel_size=section.pipeline_parallel_size,
+        distributed_executor_backend="uni" if cpu and section.num_gpus == 1 else None,
         enforce_eager=cpu or section.enforce_eager,
         dtype=section.dtype,
         seed=section.seed,
@@ -47,20 +49,31 @@ def configuration(section: WorkerSection, kvpool: KVPoolSection, events_endpoint
     )
     if section.max_model_len:
         arguments.max_model_len = section.max_model_len
-    if kvpool.enabled:
+    if section.num_nodes > 1:
+        _spread(arguments, section)
+    elif kvpool.enabled:
         arguments.kv_transfer_config = KVTransferConfig(
             kv_connector="LegatoConnector",
             kv_connector_module_path="services.worker.kv_connector",
             kv_role="kv_both",
             kv_load_failure_policy="recompute",
         )
-    config = arguments.create_engine_config()
+    config = arguments.create_engine_config(headless=section.node_rank > 0)
     if config.kv_transfer_config is not None:
         model, revision = identity(section.model_path, config.model_config.hf_config)
         config.kv_transfer_config.kv_connector_extra_config = connector_config(kvpool, model, revision).extra()
     if (preemption := section.preempting()) is not None:
         _preempt(config, preemption)
     return config
+
+
+def _spread(arguments: AsyncEngineArgs, section: WorkerSection) -> None:
+    """What vLLM waits for between nodes it waits for no longer than for a step."""
+    host, port = section.head
+    arguments.distributed_executor_backend = "mp"
+    arguments.nnodes, arguments.node_rank = section.num_nodes, section.node_rank
+    arguments.master_addr, arguments.master_port = host, port + 1
+    arguments.distributed_timeout_seconds = arguments.cpu_distributed_timeout_seconds = ceil(section.stall_seconds)
 
 
 def _preempt(config: VllmConfig, preemption: Preemption) -> None:

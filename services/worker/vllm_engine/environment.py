@@ -4,10 +4,15 @@ On a CPU the EngineCore is forked from this process, which must have one thread 
 it is up in two seconds instead of ten. On a GPU it is spawned, since CUDA does not survive a fork.
 """
 
+import contextlib
+import ctypes
+import fcntl
 import gc
 import importlib
 import logging
 import os
+import socket
+import struct
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -26,6 +31,9 @@ _PRELOADED = (
     "services.worker.kv_connector",
 )
 
+_SIOCGIFADDR = 0x8915
+"""netdevice(7)."""
+
 
 def on_cpu() -> bool:
     """Whether the installed vLLM is the CPU build."""
@@ -35,19 +43,42 @@ def on_cpu() -> bool:
         return False
 
 
-def prepare(num_threads: int) -> None:
-    """Set the environment. Call before vLLM or torch is imported; harmless when repeated."""
+def prepare(num_threads: int, host: str = "") -> None:
+    """Set the environment. Call before vLLM or torch is imported; harmless when repeated. `host`: our address for the
+    other nodes of an engine over several. ImportError: vLLM lacks what it would fail without later, and not say so."""
     os.environ["PYTHONHASHSEED"] = block_hash.SEED  # vLLM's seed of the block hashes, which the gateway computes too
     os.environ["VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES"] = "1"
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if on_cpu():
+        try:
+            ctypes.CDLL("libnuma.so.1")
+        except OSError as error:
+            raise ImportError(f"{error}; on Debian it is in libnuma1") from None
         # Read when torch is imported; set later, its threads spin against each other at a tenth of the speed.
         os.environ["OMP_NUM_THREADS"] = str(num_threads)
         os.environ["TORCH_COMPILE_DISABLE"] = "1"  # else the first call with logprobs compiles for seconds
         # Without it vLLM's CPU platform replaces the "uni" executor by one with a process more.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # an engine of several processes would pin each to a core
+    if host:
+        os.environ["VLLM_HOST_IP"] = host
+        if name := _interface(host):  # else gloo takes the address of our own name, which Debian says is 127.0.1.1
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+
+
+def _interface(host: str) -> str | None:
+    """The network interface whose address that is."""
+    address = socket.gethostbyname(host)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # one without an address
+                found = fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(found[20:24]) == address:
+                    return name
+    return None
 
 
 def choose_start_method() -> None:
