@@ -26,8 +26,9 @@ export LEGATO_GATEWAY__HTTP_PORT=$GATEWAY_HTTP_PORT LEGATO_GATEWAY__PORT=$GATEWA
 export LEGATO_SCHEDULER__NO_WORKER_GRACE_SECONDS=${LEGATO_SCHEDULER__NO_WORKER_GRACE_SECONDS:-3600}
 export LEGATO_TELEMETRY__METRICS_PORT=$METRICS_PORT
 export LEGATO_WORKER__ENGINE=$ENGINE LEGATO_WORKER__MODEL=$MODEL LEGATO_WORKER__MODEL_PATH=$MODEL_PATH
-export LEGATO_WORKER__TENSOR_PARALLEL_SIZE=$TENSOR_PARALLEL
-export LEGATO_WORKER__COUNT=$((GPUS_PER_NODE >= TENSOR_PARALLEL ? GPUS_PER_NODE / TENSOR_PARALLEL : 1))
+export LEGATO_WORKER__TENSOR_PARALLEL_SIZE=$TENSOR_PARALLEL LEGATO_WORKER__PIPELINE_PARALLEL_SIZE=$PIPELINE_PARALLEL
+gpus_of_one=$((TENSOR_PARALLEL * PIPELINE_PARALLEL))
+export LEGATO_WORKER__COUNT=$((GPUS_PER_NODE >= gpus_of_one ? GPUS_PER_NODE / gpus_of_one : 1))
 export LEGATO_KVPOOL__DRAM_BYTES=$KV_MEMORY_BYTES LEGATO_KVPOOL__SSD_BYTES=$KV_DISK_BYTES
 
 # Random keys of this cluster, made by whichever job comes first and kept for those that follow: the salt belongs to the
@@ -65,6 +66,18 @@ node() {
   cd "$LEGATO_HOME"
   in_environment python -m services node --services "$services" --directory "$LEGATO_JOB_DIR" \
     --name "$name-$SLURM_JOB_ID" --notice-seconds $((NOTICE_SECONDS - MARGIN_SECONDS)) --stop-seconds "$STOP_SECONDS"
+}
+
+# What a worker's node of this task runs. Of an engine over several nodes it is one part: the step's tasks, ENGINE_NODES
+# at a time, are one engine each. They meet at ports of the first of them that no other job has.
+worker_node() {
+  if ((ENGINE_NODES == 1)); then node kvpool,worker; fi
+  local hosts head=$((SLURM_PROCID / ENGINE_NODES * ENGINE_NODES))
+  hosts=($(scontrol show hostnames "$SLURM_STEP_NODELIST"))
+  LEGATO_WORKER__HEAD_ADDRESS=$(known_address "${hosts[head]}"):$((20000 + SLURM_JOB_ID % 5000 * 2))
+  export LEGATO_WORKER__HEAD_ADDRESS LEGATO_KVPOOL__ENABLED=false
+  export LEGATO_WORKER__NUM_NODES=$ENGINE_NODES LEGATO_WORKER__NODE_RANK=$((SLURM_PROCID - head))
+  node worker
 }
 
 # What the control node of this task runs.

@@ -105,7 +105,8 @@ def _control_node(site: Site) -> list[str]:
     return [*_place(site, "CONTROL"), *nodes, *shlex.split(site["CONTROL_OPTIONS"])]
 
 
-def _worker_node(site: Site, count: int = 1) -> list[str]:
+def _worker_node(site: Site, num_engines: int = 1) -> list[str]:
+    count = num_engines * site.number("ENGINE_NODES")
     gpus = [f"--gpus-per-node={site['GPUS_PER_NODE']}"] if site.number("GPUS_PER_NODE") else []
     nodes = [f"--nodes={count}", "--ntasks-per-node=1", f"--cpus-per-task={site['WORKER_CPUS']}", *gpus]
     return [*_place(site, "WORKER"), *nodes, *shlex.split(site["WORKER_OPTIONS"])]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from legato.errors import LegatoError
 
-_FIELDS = "%i|%A|%j|%T|%N|%L|%r"
+_FIELDS = "%i|%A|%j|%T|%N|%B|%L|%r"
 _COMMAND_SECONDS = 60.0
 
 
@@ -27,6 +27,9 @@ class Job:
     state: str
     """PENDING, RUNNING, COMPLETING, ..."""
     nodes: str
+    """As Slurm writes them: nid[001-002]."""
+    first_node: str
+    """Where its batch script runs, and of an engine over several nodes the worker."""
     time_left: str
     reason: str
     """Why it waits."""
@@ -35,7 +38,7 @@ class Job:
 def parse(text: str) -> list[Job]:
     """The lines of squeue in our format. What is not ours is left out."""
     rows = (line.split("|") for line in text.splitlines())
-    return [Job(*(field.strip() for field in row)) for row in rows if len(row) == 7]
+    return [Job(*(field.strip() for field in row)) for row in rows if len(row) == 8]
 
 
 def jobs(names: Sequence[str]) -> list[Job]:

@@ -35,7 +35,8 @@ def free_elements(jobs: Sequence[Job], count: int) -> str:
 def to_leave(jobs: Sequence[Job], work: Mapping[str, int], count: int) -> list[Job]:
     """First the ones that wait for a node, then by the calls on their node, then the oldest, whose walltime is nearest.
     `work`: name of a node to the calls there; empty: only their age counts."""
-    return sorted(jobs, key=lambda job: (job.state == "RUNNING", work.get(job.nodes, 0), int(job.plain_id)))[:count]
+    order = sorted(jobs, key=lambda job: (job.state == "RUNNING", work.get(job.first_node, 0), int(job.plain_id)))
+    return order[:count]
 
 
 def work_by_node(workers: Sequence[Worker], nodes: Sequence[str]) -> dict[str, int]:
@@ -63,7 +64,7 @@ def scale(site: Site, role: str, wanted: int, workers: Sequence[Worker]) -> tupl
             raise SiteError(f"no {role} workers were submitted here: `legato slurm submit` with {commands.ROLES[role]}")
         # One that leaves keeps its number until it is gone: its pool's directory on a shared disk has it too.
         return [queue.run(str(script), f"--array={free_elements(waiting_or_running, wanted - len(live))}").strip()], []
-    nodes = [job.nodes for job in live if job.state == "RUNNING"]
+    nodes = [job.first_node for job in live if job.state == "RUNNING"]
     gone = to_leave(live, work_by_node(workers, nodes), len(live) - wanted)
     leaving.mkdir(mode=0o700, exist_ok=True)
     for job in gone:

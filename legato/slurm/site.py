@@ -95,6 +95,8 @@ _KEYS: Mapping[str, Callable[[str], str | None]] = {
     "MODEL": _given,
     "MODEL_PATH": _absolute,
     "TENSOR_PARALLEL": _number(1),
+    "PIPELINE_PARALLEL": _number(1),
+    "ENGINE_NODES": _number(1),
     "KV_MEMORY_BYTES": _number(1024 * 1024),
     "KV_DISK_DIR": _absolute_or_empty,
     "KV_DISK_BYTES": _number(1024 * 1024),
@@ -216,5 +218,19 @@ def _consistent(values: Mapping[str, str]) -> None:
         raise SiteError("DRAIN_SECONDS: expected at most STOP_SECONDS, of which it is a part")
     if bool(number["PREFILL_WORKERS"]) != bool(number["DECODE_WORKERS"]):
         raise SiteError("PREFILL_WORKERS and DECODE_WORKERS: expected both or neither")
-    if number["GPUS_PER_NODE"] % number["TENSOR_PARALLEL"] and number["GPUS_PER_NODE"]:
-        raise SiteError("TENSOR_PARALLEL: expected a divisor of GPUS_PER_NODE; what is left over would idle")
+    _whole_engines(number, values["ENGINE"])
+
+
+def _whole_engines(number: Mapping[str, int], engine: str) -> None:
+    gpus, nodes = number["TENSOR_PARALLEL"] * number["PIPELINE_PARALLEL"], number["ENGINE_NODES"]
+    on_node = number["GPUS_PER_NODE"]
+    if nodes == 1 and on_node and on_node % gpus:
+        raise SiteError(
+            f"TENSOR_PARALLEL * PIPELINE_PARALLEL: expected a divisor of GPUS_PER_NODE, {on_node}, got {gpus}; what is "
+            "left over would idle"
+        )
+    if nodes > 1 and (gpus != on_node * nodes if on_node else gpus % nodes):
+        wanted = f"GPUS_PER_NODE * ENGINE_NODES, {on_node * nodes}" if on_node else f"a multiple of {nodes}"
+        raise SiteError(f"ENGINE_NODES: expected TENSOR_PARALLEL * PIPELINE_PARALLEL to be {wanted}, got {gpus}")
+    if nodes > 1 and engine != "vllm":
+        raise SiteError("ENGINE_NODES: expected 1, as simulated engines have one node")

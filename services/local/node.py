@@ -151,7 +151,7 @@ def _start(group: Children, name: str, settings: Settings, overrides: Mapping[st
     port = settings.telemetry.metrics_port and settings.telemetry.metrics_port + METRICS_OFFSETS[name]
     environment = config.environment({**overrides, "telemetry.metrics_port": port})
     command = (sys.executable, "-m", f"services.{name}")
-    shares = gpu_shares(environment.get(_GPUS, ""), settings.worker.tensor_parallel_size)
+    shares = gpu_shares(environment.get(_GPUS, ""), settings.worker.num_gpus // settings.worker.num_nodes)
     if name != "worker" or settings.worker.engine == "simulated" or not shares:
         group.start(name, command, environment)
         return

@@ -27,7 +27,7 @@ def a_site(**values: str) -> Site:
 
 
 def a_job(id: str, state: str = "RUNNING", nodes: str = "", plain_id: str = "1") -> Job:
-    return Job(id, plain_id, "legato-workers-both", state, nodes, "", "")
+    return Job(id, plain_id, "legato-workers-both", state, nodes, nodes, "", "")
 
 
 def a_worker(worker_id: str, num_placed: int) -> Worker:
@@ -62,6 +62,12 @@ def test_a_cluster_is_a_control_job_and_an_array_for_each_role():
         "workers-prefill": ["--array=0-0"],
         "workers-decode": ["--array=0-1"],
     }
+
+
+def test_a_worker_job_of_an_engine_over_several_nodes_has_them_all():
+    site = a_site(WORKERS="3", GPUS_PER_NODE="4", TENSOR_PARALLEL="4", PIPELINE_PARALLEL="2", ENGINE_NODES="2")
+    assert "--nodes=2" in commands.kinds(site, whole=False)["workers-both"]
+    assert "--nodes=6" in commands.kinds(site, whole=True)["whole"]
 
 
 def test_every_job_hears_of_its_end_is_requeued_and_gets_its_environment():
@@ -113,10 +119,11 @@ def test_a_script_submits_with_further_options_and_forgets_the_job_that_runs_it(
 
 
 def test_squeue_is_understood():
-    text = "12|12|legato-control|RUNNING|nid1|1:00|None\n13_4|18|legato-workers-both|PENDING||2:00|Resources\nnoise\n"
+    control = "12|12|legato-control|RUNNING|nid[1-2]|nid1|1:00|None\n"
+    text = f"{control}13_4|18|legato-workers-both|PENDING||n/a|2:00|Resources\nnoise\n"
     assert queue.parse(text) == [
-        Job("12", "12", "legato-control", "RUNNING", "nid1", "1:00", "None"),
-        Job("13_4", "18", "legato-workers-both", "PENDING", "", "2:00", "Resources"),
+        Job("12", "12", "legato-control", "RUNNING", "nid[1-2]", "nid1", "1:00", "None"),
+        Job("13_4", "18", "legato-workers-both", "PENDING", "", "n/a", "2:00", "Resources"),
     ]
 
 
@@ -171,7 +178,7 @@ def a_cluster_here(told: Path, queue_says: str) -> Site:
 
 
 def test_what_is_lost_is_submitted_again_beside_what_lives(told: Path):
-    settled = a_cluster_here(told, "13_0|13|legato-workers-both|RUNNING|gpu0|1:00|None\n")
+    settled = a_cluster_here(told, "13_0|13|legato-workers-both|RUNNING|gpu0|gpu0|1:00|None\n")
     assert submit(settled, whole=False) == {"control": "77"}
     assert "--job-name=legato-control" in told.read_text(encoding="utf-8")
     with pytest.raises(queue.SlurmError, match="has jobs already: 13_0"):
@@ -190,8 +197,9 @@ def test_nobody_is_sent_to_a_cluster_that_is_over(told: Path):
 
 
 def test_of_a_worker_that_leaves_the_one_that_waits_for_its_end_goes_too(told: Path):
-    running = "13_0|13|legato-workers-both|RUNNING|gpu0|1:00|None\n13_1|14|legato-workers-both|RUNNING|gpu1|9:00|None\n"
-    settled = a_cluster_here(told, f"{running}20_0|20|legato-workers-both|PENDING||12:00|Dependency\n")
+    first = "13_0|13|legato-workers-both|RUNNING|gpu0|gpu0|1:00|None\n"
+    second = "13_1|14|legato-workers-both|RUNNING|gpu1|gpu1|9:00|None\n"
+    settled = a_cluster_here(told, f"{first}{second}20_0|20|legato-workers-both|PENDING||n/a|12:00|Dependency\n")
     settled.job_dir.mkdir()
     assert scale.scale(settled, "both", 1, []) == ([], ["13_0"])
     assert told.read_text(encoding="utf-8").splitlines() == [
@@ -202,7 +210,7 @@ def test_of_a_worker_that_leaves_the_one_that_waits_for_its_end_goes_too(told: P
 
 
 def test_new_workers_take_no_number_of_one_that_leaves(told: Path):
-    settled = a_cluster_here(told, "13_0|13|legato-workers-both|RUNNING|gpu0|1:00|None\n")
+    settled = a_cluster_here(told, "13_0|13|legato-workers-both|RUNNING|gpu0|gpu0|1:00|None\n")
     (settled.job_dir / "leaving").mkdir(parents=True)
     (settled.job_dir / "leaving" / "13").touch()
     (settled.job_dir / "jobs").mkdir()
@@ -232,7 +240,7 @@ def a_client(address: str) -> Client:
     return Client(address, max_retries=0, reconnect_seconds=0.0)
 
 
-CONTROL_RUNS = "12|12|legato-control|RUNNING|nid1|1:00|None\n"
+CONTROL_RUNS = "12|12|legato-control|RUNNING|nid1|nid1|1:00|None\n"
 
 
 def test_a_gateway_that_starts_again_is_asked_again_before_the_end(told: Path):
