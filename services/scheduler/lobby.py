@@ -34,8 +34,8 @@ class Lobby:
         Calls that ran before, or whose program holds KV already, do not stop here.
         """
         program, residents = call.program, self._residents
-        restarted = call.attempt > 0 or call.prefilled_at is not None
-        if residents.policy.bounded and not restarted and not residents.admitted(program, call.model):
+        ran = call.attempt > 0 or call.prefilled_at is not None
+        if residents.policy.bounded and not ran and not residents.admitted(program, call.model):
             call.in_lobby = True
             call.resumed = residents.policy.resumes_first and program.num_finished > 0
             program.num_paused += 1

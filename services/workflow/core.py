@@ -145,7 +145,7 @@ class Core:
         program.num_live += 1
         self._num_calls += 1
         while self._num_calls > self._limits.max_calls and len(self._programs) > 1:
-            self._over_first()
+            self._drop_first()
         return self._said(program, now, thread, call)
 
     def _end(self, event: CallEnded, now: float) -> list[Foreseen]:
@@ -176,18 +176,22 @@ class Core:
         return self._said(program, now, thread if event.completed and not thread.live else None)
 
     def _over(self, program_id: str, now: float) -> None:
-        program = self._programs.pop(program_id, None)
-        if program is None:
-            return
-        self._num_calls -= len(program.calls)
-        self._structure.over(program_id, now)
-        self._outlook.over(program)
-        self._remember(program_id, program.calls)
+        if (program := self._drop(program_id, now)) is not None:
+            self._outlook.over(program)
 
-    def _over_first(self) -> None:
-        """The program not heard of longest is over: there are too many."""
+    def _drop(self, program_id: str, now: float) -> Program | None:
+        program = self._programs.pop(program_id, None)
+        if program is not None:
+            self._num_calls -= len(program.calls)
+            self._structure.over(program_id, now)
+            self._remember(program_id, program.calls)
+        return program
+
+    def _drop_first(self) -> None:
+        """There are too many: the program not heard of longest is forgotten. It may live, so nothing is learned of how
+        it ended."""
         first = next(iter(self._programs.values()))
-        self._over(first.program_id, first.heard)
+        self._drop(first.program_id, first.heard)
 
     def _forget(self, program: Program, call: Call) -> None:
         """A call of a program that has too many."""
@@ -230,7 +234,7 @@ class Core:
 
     def _new(self, event: CallBegan) -> Program:
         while len(self._programs) >= self._limits.max_programs:
-            self._over_first()
+            self._drop_first()
         messages = event.messages
         program = Program(event.program_id, [()], hash(tuple(messages[:3])) & 0xFFFFFFFF if len(messages) else 0)
         self._programs[event.program_id] = program
