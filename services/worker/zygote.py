@@ -117,7 +117,7 @@ def _fork(settings: Settings, index: int) -> int:
 def _work(settings: Settings, index: int, parent: int) -> NoReturn:
     """Be a worker. The engine is loaded before anything starts a thread, for it may fork."""
     os.setpgid(0, 0)
-    _end_with(parent, signal.SIGTERM)
+    _end_with(parent, signal.SIGKILL if settings.worker.node_rank else signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     forking: list[int] = []
     os.register_at_fork(before=lambda: forking.append(os.getpid()), after_in_child=lambda: _begin_engine(forking[-1]))

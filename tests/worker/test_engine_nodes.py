@@ -63,10 +63,13 @@ async def test_says_what_an_engine_on_one_host_says_and_outlives_the_death_of_ei
     with neighbour() as host, other_node(host, model_path) as keeper:
         async with spread(host, model_path) as worker:
             assert await said(worker) == expected
+            os.kill(children(worker.pid)[0], signal.SIGKILL)  # who attends to the other half
+            worker = await worker.successor()
+            assert await said(worker) == expected
             (half,) = children(keeper)
             os.kill(half, signal.SIGKILL)
             worker = await worker.successor()
             assert await said(worker) == expected
-            os.kill(worker.engine_pid, signal.SIGKILL)
+            os.kill(children(worker.pid)[-1], signal.SIGKILL)  # its EngineCore
             worker = await worker.successor()
             assert await said(worker) == expected

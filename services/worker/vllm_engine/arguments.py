@@ -1,7 +1,6 @@
 """From settings to vLLM's configuration."""
 
 import logging
-from math import ceil
 
 from vllm.config import KVTransferConfig, VllmConfig
 from vllm.config.kv_events import KVEventsConfig
@@ -52,12 +51,7 @@ def configuration(section: WorkerSection, kvpool: KVPoolSection, events_endpoint
     if section.num_nodes > 1:
         _spread(arguments, section)
     elif kvpool.enabled:
-        arguments.kv_transfer_config = KVTransferConfig(
-            kv_connector="LegatoConnector",
-            kv_connector_module_path="services.worker.kv_connector",
-            kv_role="kv_both",
-            kv_load_failure_policy="recompute",
-        )
+        arguments.kv_transfer_config = _connector()
     config = arguments.create_engine_config(headless=section.node_rank > 0)
     if config.kv_transfer_config is not None:
         model, revision = identity(section.model_path, config.model_config.hf_config)
@@ -67,13 +61,21 @@ def configuration(section: WorkerSection, kvpool: KVPoolSection, events_endpoint
     return config
 
 
+def _connector() -> KVTransferConfig:
+    return KVTransferConfig(
+        kv_connector="LegatoConnector",
+        kv_connector_module_path="services.worker.kv_connector",
+        kv_role="kv_both",
+        kv_load_failure_policy="recompute",
+    )
+
+
 def _spread(arguments: AsyncEngineArgs, section: WorkerSection) -> None:
-    """What vLLM waits for between nodes it waits for no longer than for a step."""
+    """Over nodes that vLLM joins without Ray."""
     host, port = section.head
     arguments.distributed_executor_backend = "mp"
     arguments.nnodes, arguments.node_rank = section.num_nodes, section.node_rank
     arguments.master_addr, arguments.master_port = host, port + 1
-    arguments.distributed_timeout_seconds = arguments.cpu_distributed_timeout_seconds = ceil(section.stall_seconds)
 
 
 def _preempt(config: VllmConfig, preemption: Preemption) -> None:

@@ -31,11 +31,10 @@ from services.common.process import exited
 from services.worker.config import WorkerSection
 from services.worker.engine import EngineCall, EngineDead, Listener, Output
 from services.worker.kv import params
-from services.worker.vllm_engine import arguments, environment, scheduler
+from services.worker.vllm_engine import arguments, environment, nodes, scheduler
 from services.worker.vllm_engine.cache import CacheEvents
 from services.worker.vllm_engine.call import Call
 from services.worker.vllm_engine.load import LoadLogger
-from services.worker.vllm_engine.nodes import OtherNodes
 from services.worker.vllm_engine.output import OutputParsers
 
 _log = logging.getLogger(__name__)
@@ -71,15 +70,16 @@ class VllmEngine:
         """What the current engine step brought so far; told within this turn of the event loop."""
         self._broken = asyncio.Event()
         """AsyncLLM brings no more outputs, whether or not its EngineCore lives."""
-        self._others: OtherNodes | None = None
         self.core_pid = 0
         """The EngineCore's process."""
+        self._attending_pid = 0
+        """Of who attends to the engine's other nodes; 0: it has one alone."""
 
     def load(self) -> None:
         """Start the EngineCore and load the model into it. Blocks for seconds."""
         config = arguments.configuration(self._section, self._kvpool, self._events.endpoint)
         if self._section.num_nodes > 1:
-            self._others = OtherNodes(self._section.head)
+            self._attending_pid = nodes.attend_to_others(self._section)
         environment.choose_start_method()
         before = {child.pid for child in multiprocessing.active_children()}
         self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._load.factory], disable_log_stats=True)
@@ -187,8 +187,8 @@ class VllmEngine:
             "vLLM's output handler ended": self._broken.wait(),
             f"no engine step in {self._section.stall_seconds:g} s with calls waiting for one": self._stalled(),
         }
-        if self._others is not None:
-            causes["another node of the engine is gone"] = self._others.lost()
+        if self._attending_pid:
+            causes["nobody attends to the engine's other nodes"] = exited(self._attending_pid)
         async with asyncio.TaskGroup() as group:
             tasks = {group.create_task(wait): cause for cause, wait in causes.items()}
             done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

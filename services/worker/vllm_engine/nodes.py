@@ -1,18 +1,22 @@
 """An engine over several nodes: the head, which is the worker, and the others, which only compute for it.
 
-vLLM joins them by its multi-node mode, but does not notice when one is gone: whoever waits for it waits for minutes. So
-each of the others keeps a connection to the head, and when that ends, both sides do; who keeps them running starts them
-anew. Nobody proves here who he is, nor in what vLLM itself sends between nodes (docs/threat-model.md).
+vLLM joins them by its multi-node mode, but does not notice when one is gone: whoever waits for it waits for minutes, or
+for ever. So each of the others keeps a connection to the head, and when it ends, both sides are killed; who keeps them
+running starts them anew. A process of its own attends to that on each side, from before the model is loaded: that takes
+minutes, and must not begin with two threads (environment.py). Nobody proves here who he is, nor in what vLLM itself
+sends between nodes (docs/threat-model.md).
 """
 
-import asyncio
 import contextlib
 import logging
+import multiprocessing.connection
 import os
+import select
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from services.common.config import KVPoolSection
@@ -27,41 +31,11 @@ _SILENCE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT:
 """A node that lost its power is noticed after 11 s."""
 
 
-class OtherNodes:
-    """The head's side: accepts the others from now on. Raises OSError when the port is taken."""
-
-    def __init__(self, head: tuple[str, int]) -> None:
-        self._listener = socket.create_server(head)
-        self._listener.setblocking(False)
-
-    async def lost(self) -> None:
-        """Wait until one that came is gone."""
-        accept = asyncio.get_running_loop().sock_accept
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                while True:
-                    connection, _ = await accept(self._listener)
-                    tasks.create_task(_attend(connection))
-        except* _Gone:
-            pass
-
-
-async def _attend(connection: socket.socket) -> None:
-    """Raises _Gone when one of the others is."""
-    receive = asyncio.get_running_loop().sock_recv
-    connection.setblocking(False)
-    _keep_alive(connection)
-    with connection:
-        greeted = False
-        with contextlib.suppress(OSError):
-            while said := await receive(connection, len(_GREETING)):
-                greeted = greeted or said == _GREETING
-    if greeted:
-        raise _Gone
-
-
-class _Gone(Exception):
-    pass
+def attend_to_others(section: WorkerSection) -> int:
+    """For the head, before it loads: kill this process group when one of the others came and is gone. The pid of who
+    sees to that. Raises OSError when the port is taken."""
+    with socket.create_server(section.head) as listener:
+        return _beside(lambda: _one_gone(listener))
 
 
 def compute(section: WorkerSection, kvpool: KVPoolSection) -> NoReturn:
@@ -69,17 +43,52 @@ def compute(section: WorkerSection, kvpool: KVPoolSection) -> NoReturn:
 
     A SIGTERM ends it only as long as there is no head: else calls may still run, and the head knows when they are done.
     """
-    head = _reach(section.head)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _end_with(head)
+    with _reach(section.head) as head:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        attending = _beside(lambda: _received(head))  # it never says anything
     config = arguments.configuration(section, kvpool, "")
     environment.choose_start_method()
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
     executor = MultiprocExecutor(config, monitor_workers=False)
     _log.info("node %d of %d computes for %s", section.node_rank, section.num_nodes, section.head_address)
-    executor.start_worker_monitor(inline=True)  # returns when one of its processes ended
+    multiprocessing.connection.wait([os.pidfd_open(attending), *(worker.proc.sentinel for worker in executor.workers)])
     sys.exit(1)
+
+
+def _beside(until: Callable[[], object]) -> int:
+    """Fork a process that kills this process group when `until` returns; its pid."""
+    if pid := os.fork():
+        return pid
+    with contextlib.suppress(BaseException):
+        until()
+    os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _one_gone(listener: socket.socket) -> None:
+    """Return when one that greeted is gone; of others nothing is expected."""
+    heard: dict[socket.socket, bytes] = {}
+    while True:
+        ready, _, _ = select.select([listener, *heard], [], [])
+        for connection in ready:
+            if connection is listener:
+                accepted, _ = listener.accept()
+                _keep_alive(accepted)
+                heard[accepted] = b""
+            elif more := _received(connection):
+                heard[connection] = (heard[connection] + more)[: len(_GREETING) + 1]
+            else:
+                connection.close()
+                if heard.pop(connection) == _GREETING:
+                    return
+
+
+def _received(connection: socket.socket) -> bytes:
+    """What comes next; nothing: the other side is gone."""
+    with contextlib.suppress(OSError):
+        return connection.recv(len(_GREETING) + 1)
+    return b""
 
 
 def _reach(head: tuple[str, int]) -> socket.socket:
@@ -92,16 +101,6 @@ def _reach(head: tuple[str, int]) -> socket.socket:
             return connection
         except OSError:
             time.sleep(_AGAIN_SECONDS)
-
-
-def _end_with(head: socket.socket) -> None:
-    """Kill this process group when the head is gone. A process of its own waits for that: loading a model takes
-    minutes, and must not begin with two threads (environment.py)."""
-    if os.fork():
-        return
-    with contextlib.suppress(OSError):
-        head.recv(1)  # it never says anything
-    os.killpg(0, signal.SIGKILL)
 
 
 def _keep_alive(connection: socket.socket) -> None:
