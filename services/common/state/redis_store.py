@@ -38,6 +38,7 @@ _ACKNOWLEDGED: Final = 1_000
 _UNAVAILABLE = (RedisError, OSError)
 _PIPELINED: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 """What redis-py puts before the server's words: it holds what was to be written, which has no place in a log."""
+_RENEWAL_SECONDS: Final = 0.5
 _NO_ROOM: Final = "MISCONF"
 """In the words of a server that cannot write its file."""
 
@@ -123,9 +124,11 @@ async def connect(section: StateSection, cluster: str) -> AsyncGenerator["RedisS
     """A store on the server at `section.url`; connects with the first operation."""
     client = Redis.from_pool(_pool(section, retries=1))
     waiting = Redis.from_pool(_pool(section, retries=0))
+    store = RedisStore(client, waiting, f"legato:{cluster}:", section.timeout_seconds)
     try:
-        yield RedisStore(client, waiting, f"legato:{cluster}:", section.timeout_seconds)
+        yield store
     finally:
+        store.close()
         await waiting.aclose()
         await client.aclose()
 
@@ -154,13 +157,18 @@ class RedisStore:
         self._fence = f"{prefix}fence:"
         self._timeout_seconds = timeout_seconds
         self._had_no_room = False
-        self._renewal: asyncio.Future[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None
         self._increment = client.register_script(_INCREMENT)
         self._append = client.register_script(_APPEND)
         self._write = client.register_script(_WRITE)
         self._acknowledge = client.register_script(_ACKNOWLEDGE)
         self._drop_idle = client.register_script(_DROP_IDLE)
         self._status = client.register_script(_STATUS)
+
+    def close(self) -> None:
+        """End what it does by itself."""
+        if self._renewal is not None:
+            self._renewal.cancel()
 
     async def get(self, key: str) -> bytes | None:
         async with self._bounded():
@@ -309,7 +317,7 @@ class RedisStore:
 
     @contextlib.asynccontextmanager
     async def _writing(self) -> AsyncGenerator[None]:
-        """Bounded likewise, for what changes data."""
+        """Bounded likewise, for what may need room."""
         try:
             async with self._bounded():
                 yield
@@ -323,11 +331,21 @@ class RedisStore:
         """Have a server that can write again begin another file. The one it has may hold a gap now, and what it writes
         behind that would be lost when its disk is full once more (services/local/redis_start.py)."""
         self._had_no_room = False
-        self._renewal = asyncio.ensure_future(self._renewed())
+        self.close()  # what was asked for before may have begun before
+        self._renewal = asyncio.create_task(self._renewed(), name="renew the append-only file")
 
     async def _renewed(self) -> None:
-        with contextlib.suppress(*_UNAVAILABLE):  # another one may have asked for it already
-            await self._redis.bgrewriteaof()
+        """Ask for it until one that was begun from now on has ended well. Redis tells only who asks."""
+        began = False
+        while True:
+            with contextlib.suppress(*_UNAVAILABLE):  # or one is under way, and may have begun before
+                said = await self._redis.info("persistence")
+                if not said["aof_rewrite_in_progress"]:
+                    if began and said["aof_last_bgrewrite_status"] == "ok":
+                        return
+                    await self._redis.bgrewriteaof()
+                    began = True
+            await asyncio.sleep(_RENEWAL_SECONDS)
 
 
 def _milliseconds(seconds: float | None) -> int | None:
