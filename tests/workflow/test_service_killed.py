@@ -89,8 +89,14 @@ def service(overrides: dict[str, object], log: Path) -> "Generator[Popen[bytes]]
         process.wait()
 
 
+async def leave_a_snapshot(process: "Popen[bytes]", store: Store) -> None:
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, SECONDS) == 0
+    assert await store.get("workflow/snapshot")
+
+
 @pytest.mark.timeout(240)
-async def test_nothing_waits_for_one_that_is_killed_and_its_next_life_foretells_within_5_s(tmp_path: Path) -> None:
+async def test_nothing_waits_for_one_that_is_killed_and_its_next_life_foretells_as_soon_as_any(tmp_path: Path) -> None:
     with etcd(tmp_path) as registrar, redis_server(tcp=True) as redis:
         overrides: dict[str, object] = {
             "cluster.name": CLUSTER,
@@ -111,9 +117,7 @@ async def test_nothing_waits_for_one_that_is_killed_and_its_next_life_foretells_
             with service(overrides, tmp_path / "first.log") as first:
                 await write(store, [began("first", 0, time.time())])
                 await listener.of("first", "c0")
-                first.terminate()  # so that there is a snapshot
-                assert await asyncio.to_thread(first.wait, SECONDS) == 0
-            assert await store.get("workflow/snapshot")
+                await leave_a_snapshot(first, store)
             started = time.perf_counter()
             with service(overrides, tmp_path / "second.log"):
                 await write(store, [began("second", 0, time.time())])
@@ -129,7 +133,7 @@ async def test_nothing_waits_for_one_that_is_killed_and_its_next_life_foretells_
                 back = time.perf_counter() - started
             loading.cancel()
             following.cancel()
-        assert back < max(BACK_SECONDS, 2 * usual)  # on a busy machine a process takes its time to start at all
+        assert back < 2 * usual  # most of it is the start of a process
         assert load.slowest < BACK_SECONDS / 2
         output = meanwhile.forecast.output
         assert isinstance(output, Quantiles)
