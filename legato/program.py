@@ -113,6 +113,7 @@ class Program(Scope):
         due = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.identity = Identity(program_id or secrets.token_hex(8), tenant, service_class, due, workflow)
         self._main = Thread()
+        endings.take_back(self.id)
 
     @property
     def id(self) -> str:
@@ -127,6 +128,7 @@ class Program(Scope):
         await self._endings.tell(self.id)
 
     async def __aenter__(self) -> Self:
+        self._endings.take_back(self.id)
         return self
 
     async def __aexit__(

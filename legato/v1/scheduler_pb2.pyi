@@ -650,7 +650,9 @@ class ListProgramsRequest(_message.Message):
     include_ended: _builtins.bool
     """Ended programs too."""
     page_token: _builtins.str
-    """What the answer to the same request said: only programs behind those that it held. Empty: from the newest on."""
+    """What the answer to the same request said: only programs behind those that it held. Empty: from the newest on.
+    A scheduler that leads since then refuses it.
+    """
     def __init__(
         self,
         *,

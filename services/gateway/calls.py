@@ -7,7 +7,8 @@ the block aborts what still runs.
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -48,6 +49,8 @@ class Calls:
         self._workers = workers
         self._log = log
         self._num_in_flight = 0
+        self._programs: Counter[str] = Counter()
+        """How many requests of each are in flight."""
         self.admit: Callable[[str], None] = lambda _: None
         """Raises Failure for a program that may not begin now."""
 
@@ -73,7 +76,7 @@ class Calls:
         self._check(requests, num_calls)
         model = self.models.find(requests[0].model)
         with (
-            self._counted(num_calls),
+            self._counted(identity.program_id, num_calls),
             telemetry.call_context(identity.program_id, identity.call_id),
             _span(identity, model, requests[0], parent) as span,
         ):
@@ -88,10 +91,14 @@ class Calls:
                 run.close()
                 _describe_end(span, run)
 
+    def programs(self) -> Collection[str]:
+        """Those with a call in flight."""
+        return self._programs.keys()
+
     def end_program(self, program_id: str) -> None:
         """It makes no more calls. Raises Failure when there is no scheduler to tell."""
-        self._log.put(log_entries.program_over(program_id))
         self._scheduler.end_program(program_id)
+        self._log.put(log_entries.program_over(program_id))
 
     def _submit(self, run: Run, prepared: Prepared, now: Callable[[], float]) -> None:
         call = Call(
@@ -122,14 +129,18 @@ class Calls:
             raise Failure(Reason.TOO_MANY_CALLS, message, retry_after_seconds=_RETRY_AFTER_SECONDS)
 
     @contextmanager
-    def _counted(self, num_calls: int) -> Generator[None]:
+    def _counted(self, program_id: str, num_calls: int) -> Generator[None]:
         self._num_in_flight += num_calls
+        self._programs[program_id] += 1
         metrics.CALLS_IN_FLIGHT.inc(num_calls)
         try:
             yield
         finally:
             self._num_in_flight -= num_calls
             metrics.CALLS_IN_FLIGHT.dec(num_calls)
+            self._programs[program_id] -= 1
+            if not self._programs[program_id]:
+                del self._programs[program_id]
 
     def _prepare(self, identity: Identity, model: Model, requests: Sequence[Request], at: float) -> list[Prepared]:
         """May run in a thread. `at`: when they came, in Unix time."""

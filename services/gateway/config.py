@@ -64,7 +64,8 @@ class GatewaySection(Section):
     """Larger answers are not kept."""
     idempotency_total_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """Of the answers that a gateway keeps at a time, together; where it would be more, further ones are not kept until
-    the oldest expire. Of the whole cluster so many for each gateway."""
+    the oldest expire. A gateway that starts anew does not know what it kept before: in the state store lie so many for
+    each gateway, and as many again for each start of one within `idempotency_seconds`."""
     call_log_entries: int = Field(default=100_000, ge=1)
     """Events that wait for the call log while the state store is away; beyond it the oldest are dropped."""
     call_log_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)

@@ -2,18 +2,19 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import grpc
 from opentelemetry.trace import SpanKind, StatusCode
 
 from legato.v1 import gateway_pb2, gateway_pb2_grpc, kv_pb2, scheduler_pb2, workflow_pb2
-from services.common import rpc, telemetry
+from services.common import telemetry
 from services.common.errors import Failure, Reason
 from services.gateway import access, log_entries, metrics
 from services.gateway import identity as identities
+from services.gateway.asked import answer
 from services.gateway.calls import Calls
 from services.gateway.neighbours import Log
 from services.gateway.schedule import Scheduler
@@ -22,7 +23,6 @@ from services.gateway.wire import introduce, request_of, response_of
 from services.gateway.workflow import Workflow
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-T = TypeVar("T")
 
 SERVICE_NAME = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name
 
@@ -95,18 +95,18 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
     async def ListWorkers(
         self, request: scheduler_pb2.ListWorkersRequest, context: Context
     ) -> scheduler_pb2.ListWorkersResponse:
-        return await _passed_on(self._scheduler.stub.ListWorkers(request, timeout=_SCHEDULER_SECONDS))
+        return await answer(self._scheduler.stub.ListWorkers(request, timeout=_SCHEDULER_SECONDS))
 
     async def ListPrograms(
         self, request: scheduler_pb2.ListProgramsRequest, context: Context
     ) -> scheduler_pb2.ListProgramsResponse:
         request.tenant = access.tenant_of(request.tenant)
-        return await _passed_on(self._scheduler.stub.ListPrograms(request, timeout=_SCHEDULER_SECONDS))
+        return await answer(self._scheduler.stub.ListPrograms(request, timeout=_SCHEDULER_SECONDS))
 
     async def ListPools(
         self, request: scheduler_pb2.ListPoolsRequest, context: Context
     ) -> scheduler_pb2.ListPoolsResponse:
-        return await _passed_on(self._scheduler.stub.ListPools(request, timeout=_SCHEDULER_SECONDS))
+        return await answer(self._scheduler.stub.ListPools(request, timeout=_SCHEDULER_SECONDS))
 
     async def SetWorkerRole(
         self, request: scheduler_pb2.SetWorkerRoleRequest, context: Context
@@ -115,7 +115,7 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
             raise Failure(Reason.INVALID_ARGUMENT, "worker_id: must be given", "worker_id")
         if request.role not in _ROLES:
             raise Failure(Reason.INVALID_ARGUMENT, f"role: must be both, prefill or decode, not {request.role}", "role")
-        return await _passed_on(self._scheduler.stub.SetWorkerRole(request, timeout=_SCHEDULER_SECONDS))
+        return await answer(self._scheduler.stub.SetWorkerRole(request, timeout=_SCHEDULER_SECONDS))
 
     async def Explain(self, request: workflow_pb2.ExplainRequest, context: Context) -> workflow_pb2.ExplainResponse:
         response = await self._workflow.explain(request)
@@ -136,8 +136,8 @@ class GrpcDoor(gateway_pb2_grpc.GatewayServiceServicer):
         """Of a live program, if the scheduler knows it."""
         listing = scheduler_pb2.ListProgramsRequest(tenant=response.tenant, limit=_LOOKED_THROUGH)
         try:
-            listed = await self._scheduler.stub.ListPrograms(listing, timeout=_SCHEDULER_SECONDS)
-        except (Failure, grpc.aio.AioRpcError):
+            listed = await answer(self._scheduler.stub.ListPrograms(listing, timeout=_SCHEDULER_SECONDS))
+        except Failure:
             return  # the rest is worth having without it
         for program in listed.programs:
             if program.program_id == response.program_id and program.HasField("eta"):
@@ -185,13 +185,3 @@ def _trace_tool(request: gateway_pb2.ReportToolSpanRequest) -> None:
     if request.failed:
         span.set_status(StatusCode.ERROR)
     span.end(began + request.duration.ToNanoseconds())
-
-
-async def _passed_on(answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except grpc.aio.AioRpcError as error:
-        failure = rpc.failure_from(error)
-        if failure.reason in (Reason.UNAVAILABLE, Reason.NOT_LEADER):
-            failure.reason = Reason.NO_SCHEDULER
-        raise failure from None

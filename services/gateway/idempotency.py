@@ -144,12 +144,14 @@ class Answers:
         packed = key.fingerprint + tape.packed()
         if not self._seconds:
             return
-        if len(packed) > self._most_bytes or not self._room.take(len(packed)):
+        ticket = self._room.take(len(packed)) if len(packed) <= self._most_bytes else None
+        if ticket is None:
             metrics.IDEMPOTENT.labels("not kept").inc()
             return
         try:
             await self._store.put(_STORED + key.name.hex(), packed, self._seconds)
         except StoreUnavailable as failure:
+            self._room.give_back(ticket)
             _log.warning("an answer is not kept: %s", failure)
 
     def _forget(self, key: Key, running: _Running) -> None:

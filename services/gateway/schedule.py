@@ -67,7 +67,7 @@ class Scheduler:
     def stub(self) -> scheduler_pb2_grpc.SchedulerServiceStub:
         """The scheduler that leads. Raises Failure when there is none."""
         if self._stub is None or not self.connected:
-            raise _no_scheduler()
+            raise no_scheduler()
         return self._stub
 
     @property
@@ -81,7 +81,7 @@ class Scheduler:
     def submit(self, call: Call) -> None:
         self._calls[call.key] = call
         if self._given_up:
-            call.on_rejection(_no_scheduler())
+            call.on_rejection(no_scheduler())
         elif self._stub is not None:
             self._send(_Event(submit=call.announcement()))
 
@@ -91,7 +91,7 @@ class Scheduler:
 
     def lose(self, key: CallKey, attempt: int, generated_tokens: int) -> None:
         if self._given_up:
-            self._calls[key].on_rejection(_no_scheduler())
+            self._calls[key].on_rejection(no_scheduler())
             return
         lost = scheduler_pb2.LoseCall(
             program_id=key[0], call_id=key[1], attempt=attempt, generated_tokens=generated_tokens
@@ -115,7 +115,7 @@ class Scheduler:
     def end_program(self, program_id: str) -> None:
         """Raises Failure when there is no scheduler to tell."""
         if not self.connected:
-            raise _no_scheduler()
+            raise no_scheduler()
         self._send(_Event(end_program=scheduler_pb2.EndProgram(program_id=program_id)))
 
     def outgrow(self, term: int, address: str = "") -> None:
@@ -232,7 +232,7 @@ class Scheduler:
         waiting = [call for call in self._calls.values() if not call.placed]
         _log.warning("no scheduler leads: refusing %d calls that wait, and what comes, until one does", len(waiting))
         for call in waiting:
-            call.on_rejection(_no_scheduler())
+            call.on_rejection(no_scheduler())
 
 
 async def _connect(channel: grpc.aio.Channel) -> None:
@@ -266,5 +266,5 @@ def _failure(rejection: scheduler_pb2.Rejection) -> Failure:
     return Failure(reason_named(rejection.reason), rejection.message, retry_after_seconds=retry_after)
 
 
-def _no_scheduler() -> Failure:
+def no_scheduler() -> Failure:
     return Failure(Reason.NO_SCHEDULER, "no scheduler can be reached", retry_after_seconds=_RETRY_AFTER_SECONDS)

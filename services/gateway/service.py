@@ -50,12 +50,12 @@ async def running(settings: Settings) -> AsyncGenerator[Running]:
         models = Models(members, section)
         workers = Workers(tasks, scheduler.outgrow)
         calls = Calls(section, models, scheduler, workers, log)
-        closing = Closing(scheduler)
+        closing = Closing(scheduler, calls.programs)
         calls.admit = closing.check
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: tasks.create_task(closing.close()))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, closing.begin)
         workflow = Workflow(members)
         answers = Answers(tasks, store, section)
-        followers = [tasks.create_task(work.run()) for work in (Leader(members, scheduler), models, workflow)]
+        followers = [tasks.create_task(work.run()) for work in (Leader(members, scheduler), models, workflow, closing)]
         try:
             grpc_door = GrpcDoor(calls, scheduler, log, workflow)
             async with _doors(settings, calls, answers, models, scheduler, grpc_door, gateway_id) as doors:

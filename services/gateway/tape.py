@@ -4,12 +4,24 @@ It holds the whole answer, so its size is that of the answer itself.
 """
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Self
 
+from pydantic import BaseModel, ConfigDict
+
 from services.gateway.sink import Sink
 from services.gateway.sse import KEEPALIVE
+
+
+class _Head(BaseModel):
+    """What is kept of an answer beside its body."""
+
+    model_config = ConfigDict(strict=True)
+
+    headers: dict[str, str]
+    streamed: bool
+    size_bytes: int | None = None
+    """Of the body; None: it was kept by a version that does not say."""
 
 
 class Tape:
@@ -62,21 +74,20 @@ class Tape:
     def packed(self) -> bytes:
         """As it is kept, but for what only shows that a stream is alive."""
         body = b"".join(chunk for chunk in self._chunks if chunk is not KEEPALIVE)
-        head = {"headers": self._headers, "streamed": self._streamed, "size_bytes": len(body)}
-        return json.dumps(head).encode() + b"\n" + body
+        head = _Head(headers=self._headers or {}, streamed=self._streamed, size_bytes=len(body))
+        return head.model_dump_json().encode() + b"\n" + body
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Self:
         """One that is over. Raises ValueError for bytes that are none."""
-        head, _, body = packed.partition(b"\n")
-        match json.loads(head):
-            case {"headers": headers, "streamed": bool(streamed), "size_bytes": int(size)} if size == len(body):
-                tape = cls()
-                tape._headers, tape._streamed, tape._chunks = headers, streamed, [body]
-                tape._over = True
-                return tape
-            case _:
-                raise ValueError("it is no answer, or not whole")
+        first, _, body = packed.partition(b"\n")
+        head = _Head.model_validate_json(first)
+        if head.size_bytes not in (None, len(body)):
+            raise ValueError("it is not whole")
+        tape = cls()
+        tape._headers, tape._streamed, tape._chunks = head.headers, head.streamed, [body]
+        tape._over = True
+        return tape
 
     async def _next(self) -> None:
         """Wait for more. Raises what it failed with, if it did."""

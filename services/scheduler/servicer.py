@@ -97,7 +97,7 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
         programs = term.core.programs
         listed = itertools.chain(programs.live(), programs.ended() if request.include_ended else ())
         chosen = (program for program in listed if not request.tenant or program.tenant == request.tenant)
-        page, token = page_of(chosen, request.page_token, request.limit or _LISTED)
+        page, token = page_of(chosen, term.number, request.page_token, request.limit or _LISTED)
         statuses = [status_of(program, term.epoch, term.eta(program)) for program in page]
         return scheduler_pb2.ListProgramsResponse(programs=statuses, next_page_token=token)
 

@@ -49,6 +49,8 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.listings: list[scheduler_pb2.ListProgramsRequest] = []
         self.live = ["p"]
         """Programs that it lists."""
+        self.pages = True
+        """Whether it knows of pages."""
         self.lists = asyncio.Event()
         self.lists.set()
         self.leads = True
@@ -94,13 +96,16 @@ class FakeScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
             self.listings.append(request)
             self.heard.notify_all()
         await self.lists.wait()
-        start = int(request.page_token or 0)
+        said, _, place = (request.page_token if self.pages else "").partition(" ")
+        if said not in ("", str(self.term)):
+            await rpc.abort(context, Failure(Reason.INVALID_ARGUMENT, f"page_token: of term {said}", "page_token"))
+        start = int(place or 0)
         end = start + (request.limit or 100)
         programs = [
             scheduler_pb2.ProgramStatus(program_id=program_id, eta=self.listed_eta)
             for program_id in self.live[start:end]
         ]
-        token = str(end) if end < len(self.live) else ""
+        token = f"{self.term} {end}" if self.pages and end < len(self.live) else ""
         return scheduler_pb2.ListProgramsResponse(programs=programs, next_page_token=token)
 
     async def ListPools(

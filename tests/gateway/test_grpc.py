@@ -1,5 +1,6 @@
 """The gRPC door, as the SDK uses it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -174,6 +175,20 @@ async def test_without_a_scheduler_its_questions_are_refused(
 
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await until_noticed()
+    assert rpc.failure_from(error.value).reason is Reason.NO_SCHEDULER
+
+
+async def test_a_question_to_a_scheduler_that_is_left_meanwhile_is_refused(
+    world: World, stub: gateway_pb2_grpc.GatewayServiceStub
+) -> None:
+    world.scheduler.lists.clear()
+    asking = asyncio.ensure_future(stub.ListPrograms(scheduler_pb2.ListProgramsRequest(), timeout=60))
+    async with asyncio.timeout(20):
+        async with world.scheduler.heard:
+            await world.scheduler.heard.wait_for(lambda: world.scheduler.listings)
+        world.scheduler.hang_up()
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await asking
     assert rpc.failure_from(error.value).reason is Reason.NO_SCHEDULER
 
 

@@ -169,7 +169,9 @@ async def test_what_there_is_no_room_for_is_made_again(make_world: Make) -> None
         (32, b""),
         (32, b"no JSON"),
         (32, b"[]\n"),
-        (32, b'{"headers": {}, "streamed": false}\n{}'),  # of an older version
+        (32, b'{"headers": {}, "streamed": false, "size_bytes": 3}\n{}'),
+        (32, b'{"headers": {"Retry-After": 1}, "streamed": false}\n{}'),
+        (32, b'{"headers": null, "streamed": false}\n{}'),
     ],
 )
 async def test_an_answer_that_cannot_be_read_is_made_again(make_world: Make, num_left: int, behind: bytes) -> None:
@@ -185,6 +187,31 @@ async def test_an_answer_that_cannot_be_read_is_made_again(make_world: Make, num
     assert (status, "Idempotent-Replayed" in headers) == (200, False)
     assert (again, "Idempotent-Replayed" in replayed) == (200, True)
     assert json.loads(first)["choices"] == json.loads(second)["choices"]
+
+
+async def test_an_answer_that_the_version_before_kept_is_given(make_world: Make) -> None:
+    with redis_server() as redis:
+        async with make_world(state=StateSection(url=redis.url)) as world:
+            await ask(world.http)
+            store: Any = from_url(redis.url)
+            async with store:
+                [name] = await store.keys("*idempotency/*")
+                kept = (await store.get(name))[:32] + b'{"headers": {"X-Old": "yes"}, "streamed": false}\n{}'
+                await store.set(name, kept)
+            status, body, headers = await ask(world.http)
+    assert (status, body, headers["X-Old"], headers["Idempotent-Replayed"]) == (200, b"{}", "yes", "true")
+
+
+async def test_what_a_store_that_was_away_did_not_keep_takes_no_room(make_world: Make) -> None:
+    with redis_server() as redis:
+        section = StateSection(url=redis.url, timeout_seconds=0.1)
+        async with make_world(state=section, idempotency_total_bytes=1024) as world:  # room for one
+            redis.kill()
+            assert (await ask(world.http))[0] == 200
+            redis.start()
+            async with asyncio.timeout(20):
+                while "Idempotent-Replayed" not in (await ask(world.http))[2]:  # the store is back only to who asks it
+                    pass
 
 
 async def test_another_gateway_gives_the_answer_of_one_that_died(make_world: Make) -> None:

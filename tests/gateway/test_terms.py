@@ -79,7 +79,9 @@ async def test_a_scheduler_that_is_being_left_is_not_left_again(world: World) ->
     successor = successor_of(world, LATE)
     async with serving(successor, world.registry, "scheduler-2") as address:
         conversation = asyncio.create_task(scheduler.converse(address))
-        await successor.wait_for("hello")
+        async with asyncio.timeout(20):
+            while not scheduler.connected:  # noqa: ASYNC110  # that is only to be asked for
+                await asyncio.sleep(0.01)
         for term in range(LATE + 1, LATE + 20):  # each of its workers' calls may tell of one, before it is out
             scheduler.outgrow(term)
             await asyncio.sleep(0)

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 import legato
+from legato.v1 import gateway_pb2
 from services.common.errors import Failure, Reason
-from tests.sdk.fake_gateway import FakeGateway, serving
+from tests.sdk.fake_gateway import Context, FakeGateway, serving
 
 AWAY = Failure(Reason.NO_SCHEDULER, "no scheduler can be reached", retry_after_seconds=0.02)
 
@@ -65,3 +66,72 @@ async def test_a_client_that_was_never_opened_says_so() -> None:
     with pytest.raises(RuntimeError, match="not open"):
         async with legato.Client("127.0.0.1:1").program("p"):
             pass
+
+
+async def test_a_program_that_is_opened_again_is_not_ended_by_the_time_before(
+    address: str, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("legato.endings._PROGRAM_SECONDS", 0.05)
+    async with asyncio.timeout(20), legato.Client(address) as client:
+        await client.models()
+        gateway.refusal = AWAY
+        async with client.program("session"):
+            pass
+        async with client.program("session") as program:
+            gateway.refusal = None
+            await program.agent("coder").chat("hi")
+            assert gateway.ended == []
+    assert gateway.ended == ["session"]
+    assert caplog.text == ""
+
+
+async def test_a_close_that_is_cancelled_leaves_nothing_running(
+    address: str, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("legato.endings._PROGRAM_SECONDS", 0.05)
+    client = legato.Client(address)
+    await client.__aenter__()
+    await client.models()
+    gateway.refusal = Failure(Reason.NO_SCHEDULER, "no scheduler can be reached", retry_after_seconds=10.0)
+    async with client.program("p"):
+        pass
+    closing = asyncio.create_task(client.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait((closing,))
+    assert closing.cancelled()
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("end program")] == []
+
+
+class Slow(FakeGateway):
+    """Hears of ends when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.goes_on = asyncio.Semaphore(0), {"p": asyncio.Event(), "q": asyncio.Event()}
+
+    async def EndProgram(
+        self, request: gateway_pb2.EndProgramRequest, context: Context
+    ) -> gateway_pb2.EndProgramResponse:
+        self.asked.release()
+        await self.goes_on[request.program_id].wait()
+        return await super().EndProgram(request, context)
+
+
+async def test_an_end_that_is_begun_while_the_client_closes_is_waited_for() -> None:
+    gateway = Slow()
+    async with asyncio.timeout(20), serving(gateway) as address, asyncio.TaskGroup() as tasks:
+        client = legato.Client(address)
+        await client.__aenter__()
+        first, second = client.program("p"), client.program("q")
+        tasks.create_task(first.__aexit__(None, None, None))
+        await gateway.asked.acquire()
+        closing = tasks.create_task(client.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        tasks.create_task(second.__aexit__(None, None, None))
+        await gateway.asked.acquire()
+        gateway.goes_on["p"].set()
+        _, waiting = await asyncio.wait((closing,), timeout=0.2)
+        gateway.goes_on["q"].set()
+    assert waiting == {closing}
+    assert gateway.ended == ["p", "q"]
