@@ -1,12 +1,14 @@
 """What surrounds every RPC handler: failures become statuses, bugs become error ids, traces are continued.
 
 A `Failure` (alone, or leading an exception group) ends the RPC with its rich status. Any other exception is logged with
-its traceback and ends it INTERNAL with an error id. RPCs with one request get a span, but for those that last as long
-as their peers do; a stream of requests multiplexes many calls, so it gets none, but runs in its caller's trace context.
-A handler's generator is closed in the RPC's own task: whatever its `finally` does has happened when the RPC is over.
+its traceback and ends it INTERNAL with an error id; a cancellation that is not the RPC's own (a call raises it whose
+channel is closed meanwhile) ends it UNAVAILABLE. RPCs with one request get a span, but for those that last as long as
+their peers do; a stream of requests multiplexes many calls, so it gets none, but runs in its caller's trace context. A
+handler's generator is closed in the RPC's own task: whatever its `finally` does has happened when the RPC is over.
 
 It also counts live RPCs, for draining: gRPC's own graceful stop ends RPCs that come late with CANCELLED or UNAVAILABLE
-as it happens, and answers no health check. RPCs of gRPC itself (health, reflection) are neither counted nor refused.
+as it happens, and answers no health check. RPCs of gRPC itself (health, reflection) are neither counted nor refused;
+one whose only request has not come yet is not counted.
 A guard is asked before each handler, and before the first byte of a request is taken off the wire: gRPC itself reads
 the one request of a unary RPC whole, whoever sends it, so ours are served as streams and read it when they may.
 """
@@ -76,18 +78,20 @@ class Boundary(grpc.aio.ServerInterceptor):
         behavior: Behavior = getattr(handler, name)
         if handler.response_streaming and not inspect.iscoroutinefunction(behavior):
             behavior = _written(behavior)
-        if ours and not handler.request_streaming:
-            behavior = _read(behavior)
+        unread = ours and not handler.request_streaming
+        if unread:
             _, rebuild = _KINDS[True, handler.response_streaming]
 
         async def guarded(request: Any, context: Context) -> Any:
-            with self._counted() if ours else contextlib.nullcontext(), _traced(method, traceparent, spanned) as span:
+            with _traced(method, traceparent, spanned) as span:
                 try:
-                    if ours and self._draining:
-                        raise Failure(Reason.DRAINING, "the service is about to stop")
-                    if ours and self._guard is not None:
-                        self._guard(method, context)
-                    return await behavior(request, context)
+                    if not ours:
+                        return await behavior(request, context)
+                    self._let_in(method, context)
+                    if unread:
+                        request = await _read(context)
+                    with self._counted(), _cancelled_by_grpc_alone(method):
+                        return await behavior(request, context)
                 except grpc.aio.AbortError:
                     raise
                 except Exception as error:
@@ -97,8 +101,18 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return rebuild(guarded, handler.request_deserializer, handler.response_serializer)
 
+    def _let_in(self, method: str, context: Context) -> None:
+        """Raises Failure."""
+        if self._guard is not None:
+            self._guard(method, context)
+        if self._draining:
+            raise _draining()
+
     @contextlib.contextmanager
     def _counted(self) -> Generator[None]:
+        """A live RPC. One whose request came too late is none: raises Failure."""
+        if self._draining:
+            raise _draining()
         self._num_live += 1
         try:
             yield
@@ -108,19 +122,32 @@ class Boundary(grpc.aio.ServerInterceptor):
                 self._idle.set()
 
 
-def _read(behavior: Behavior) -> Behavior:
-    """A handler of one request as one of a stream of them, on the wire the same. It reads when it is called."""
+def _draining() -> Failure:
+    return Failure(Reason.DRAINING, "the service is about to stop")
 
-    async def read(_: Any, context: Context) -> Any:
-        try:
-            request = await context.read()
-        except DecodeError:
-            raise Failure(Reason.INVALID_ARGUMENT, "what was sent is no request of this method") from None
-        if request is grpc.aio.EOF:
-            raise Failure(Reason.INVALID_ARGUMENT, "the RPC ended before its request")
-        return await behavior(request, context)
 
-    return read
+async def _read(context: Context) -> Any:
+    """The one request of an RPC that is served as if it sent a stream of them; on the wire that is the same."""
+    try:
+        request = await context.read()
+    except DecodeError:
+        raise Failure(Reason.INVALID_ARGUMENT, "what was sent is no request of this method") from None
+    if request is grpc.aio.EOF:
+        raise Failure(Reason.INVALID_ARGUMENT, "the RPC ended before its request")
+    return request
+
+
+@contextlib.contextmanager
+def _cancelled_by_grpc_alone(method: str) -> Generator[None]:
+    """gRPC takes a CancelledError for the end of the RPC and tells the client nothing, whoever it was meant for."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        _log.warning("%s was cancelled by what it waited for", method, exc_info=error)
+        raise Failure(Reason.UNAVAILABLE, "what the service waited for was cancelled") from None
 
 
 def _written(generator: Callable[[Any, Context], Any]) -> Behavior:

@@ -106,15 +106,20 @@ async def grpc_server(
     finally:
         status.close()
         serving.draining.set()
-        grace_seconds: float | None = None
-        try:
-            async with asyncio.timeout(drain_seconds):
-                await boundary.drain()
-            grace_seconds = _FLUSH_SECONDS
-        except TimeoutError:
-            _log.warning("%s: RPCs outlasted the drain of %g s", serving.address, drain_seconds)
-        finally:
-            await server.stop(grace_seconds)
+        await _stop(server, boundary, serving.address, drain_seconds)
+
+
+async def _stop(server: grpc.aio.Server, boundary: Boundary, address: str, drain_seconds: float) -> None:
+    """When live RPCs have ended or the drain is over."""
+    grace_seconds: float | None = None
+    try:
+        async with asyncio.timeout(drain_seconds):
+            await boundary.drain()
+        grace_seconds = _FLUSH_SECONDS
+    except TimeoutError:
+        _log.warning("%s: RPCs outlasted the drain of %g s", address, drain_seconds)
+    finally:
+        await server.stop(grace_seconds)
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

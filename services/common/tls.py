@@ -13,7 +13,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,8 @@ from services.common.fresh import UNUSABLE, Fresh
 
 _log = logging.getLogger(__name__)
 
-_SOON_DAYS: Final = 14
+_SOON: Final = timedelta(days=14)
+_REMIND: Final = timedelta(days=1)
 _EXPIRES: Final = Gauge(
     "legato_certificate_expires_seconds",
     "Unix time at which the certificate expires that this process started with: restart it before",
@@ -53,14 +54,20 @@ class Identity:
         self.cluster, self.service = cluster, service
         self.ca_file, self.cert_file, self.key_file = ca_file, cert_file, key_file
         self._pem = Fresh(self.files, self.read)
+        self._remind_at = datetime.now(UTC)
 
     @property
     def files(self) -> tuple[str, str, str]:
         return self.ca_file, self.cert_file, self.key_file
 
     def pem(self) -> Pem:
-        """As the files are now; where they cannot be used, as they were."""
-        return self._pem.now()
+        """As the files are now; where they cannot be used, as they were. Warns once a day before they expire."""
+        pem, now = self._pem.now(), datetime.now(UTC)
+        if now >= self._remind_at:
+            self._remind_at = now + _REMIND
+            if (expires := _expires(pem)) - now < _SOON:
+                _log.warning("%s expires at %s: legato certs DIR --renew", self.cert_file, expires)
+        return pem
 
     def read(self) -> Pem:
         """Raises OSError, ValueError, and SettingsError for what does not belong together."""
@@ -101,10 +108,7 @@ def identity(section: TlsSection, cluster: str, service: str) -> Identity | None
     except UNUSABLE as error:
         raise SettingsError(f"[tls] {error}") from None
     warn_if_open(key_file)
-    expires = x509.load_pem_x509_certificate(found.pem().certificate).not_valid_after_utc
-    if (expires - datetime.now(UTC)).days < _SOON_DAYS:
-        _log.warning("%s expires at %s: legato certs DIR --renew", cert_file, expires)
-    _EXPIRES.set(expires.timestamp())
+    _EXPIRES.set(_expires(found.pem()).timestamp())
     return found
 
 
@@ -207,6 +211,10 @@ def service_of(peer: Mapping[str, Any] | None, cluster: str) -> str:
     """Whose certificate `SSLObject.getpeercert` returned; empty: of no service of the cluster."""
     names: Iterable[tuple[str, str]] = (peer or {}).get("subjectAltName", ())
     return service_named([name for kind, name in names if kind == "URI"], cluster)
+
+
+def _expires(pem: Pem) -> datetime:
+    return x509.load_pem_x509_certificate(pem.certificate).not_valid_after_utc
 
 
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -106,7 +106,7 @@ class Archive:
         while self._untold:
             event = self._untold.popleft()
             if event.program_id not in term.unsaved or term.core.programs.get(event.program_id):  # else it has ended
-                term.feed(event)
+                term.restore(event)
             if not len(self._untold) % _AT_ONCE:
                 await asyncio.sleep(0)
 

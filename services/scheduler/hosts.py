@@ -9,8 +9,8 @@ import socket
 from typing import Any
 
 _CONNECT_SECONDS = 1.0
-_NO_WAY = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH}
-"""What our own host says of an address of a kind of network that it has no part in: nobody was reached by that."""
+_FOREIGN = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+"""What our own host says of its own address in a kind of network that it has no part in."""
 
 _Found = tuple[socket.AddressFamily, tuple[Any, ...]]
 
@@ -28,9 +28,14 @@ async def ours(address: str) -> bool:
 
 
 async def refused(address: str) -> bool:
-    """Whether the host is there and says, at each of its addresses to which there is a way, that nobody listens."""
-    answers = set(await asyncio.gather(*(_knock(*found) for found in await _resolved(address))))
-    return errno.ECONNREFUSED in answers and answers <= {errno.ECONNREFUSED, *_NO_WAY}
+    """Whether the host is there and says, at each of its addresses, that nobody listens.
+
+    Those of a kind of network in which we have no address at all do not count. Any other that is out of reach may be so
+    for the moment, and listened at.
+    """
+    near = [found for found in await _resolved(address) if _spoken(found[0])]
+    answers = set(await asyncio.gather(*(_knock(*found) for found in near)))
+    return answers == {errno.ECONNREFUSED}
 
 
 async def _resolved(address: str) -> list[_Found]:
@@ -43,6 +48,16 @@ async def _resolved(address: str) -> list[_Found]:
     except (OSError, ValueError):  # TimeoutError is the first; the second is for what is no address
         return []
     return [(family, where) for family, _, _, _, where in found]
+
+
+def _spoken(family: socket.AddressFamily) -> bool:
+    """Whether this host has an address of that family, if only the one by which it calls itself."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+    except OSError as error:
+        return error.errno not in _FOREIGN
+    return True
 
 
 async def _knock(family: socket.AddressFamily, where: tuple[Any, ...]) -> int:

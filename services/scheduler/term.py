@@ -21,7 +21,16 @@ from services.scheduler.config import SchedulerSection
 from services.scheduler.core import Core
 from services.scheduler.errands import Errands
 from services.scheduler.eta import Eta
-from services.scheduler.events import Action, Event, GatewayLost, Place, ProgramChanged, Reject, Restarted
+from services.scheduler.events import (
+    Action,
+    Event,
+    GatewayLost,
+    Place,
+    ProgramChanged,
+    ProgramRestored,
+    Reject,
+    Restarted,
+)
 from services.scheduler.outbox import Outbox
 from services.scheduler.pool_events import Prefetch, ReleaseProgram
 from services.scheduler.records import Program
@@ -61,7 +70,7 @@ class PoolLink:
 
 
 class Term:
-    """Everything runs on the event loop's thread. After `end` nothing is taken in and nothing goes out."""
+    """Everything runs on the event loop's thread. After `end` nothing goes out and only the past is taken in."""
 
     def __init__(self, settings: SchedulerSection, leadership: Leadership) -> None:
         self.number = leadership.term
@@ -86,6 +95,13 @@ class Term:
             self._driver.feed(event)
             metrics.QUEUE_LENGTH.set(len(self.core.queue))
             metrics.PROGRAMS.set(len(self.core.programs))
+
+    def restore(self, event: ProgramRestored) -> None:
+        """What an earlier term knew of a program. Taken in after the end too: its record is written once more then."""
+        if self._ended:
+            self.core.programs.restore(event, self._clock.now())
+        else:
+            self.feed(event)
 
     def hear(self, gateway: Gateway, event: Event) -> None:
         """A gateway says something. What it said before its stream ended and comes to light after is void."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from services.common import rpc
 from services.common.access import Context
 from services.common.errors import Failure, Reason
-from services.common.server import Door, grpc_server
+from services.common.server import Door, GrpcServer, grpc_server
 from tests.common.probe import KINDS, NAME, Probe
 
 KEY = ("key", "right")
@@ -27,6 +27,8 @@ class Guarded(Probe):
         super().__init__(self._answer)
         self.read: list[int] = []
         self.let_in = asyncio.Event()
+        self.answering, self.answer = asyncio.Event(), asyncio.Event()
+        self.answer.set()
 
     def guard(self, _: str, context: Context) -> None:
         if KEY not in tuple(context.invocation_metadata() or ()):
@@ -34,6 +36,8 @@ class Guarded(Probe):
         self.let_in.set()
 
     async def _answer(self, request: bytes) -> bytes:
+        self.answering.set()
+        await self.answer.wait()
         return request
 
     def _take(self, message: bytes) -> bytes:
@@ -52,14 +56,15 @@ class Guarded(Probe):
         return [NAME]
 
 
+def served(probe: Guarded, drain_seconds: float) -> AbstractAsyncContextManager[GrpcServer]:
+    door = Door(guard=probe.guard)
+    return grpc_server(probe.add_to, host="127.0.0.1", port=0, drain_seconds=drain_seconds, door=door)
+
+
 @asynccontextmanager
 async def guarded() -> AsyncGenerator[tuple[Guarded, grpc.aio.Channel]]:
     probe = Guarded()
-    async with (
-        grpc_server(probe.add_to, host="127.0.0.1", port=0, drain_seconds=0, door=Door(guard=probe.guard)) as server,
-        rpc.channel(server.address) as channel,
-        asyncio.timeout(10),
-    ):
+    async with served(probe, 0) as server, rpc.channel(server.address) as channel, asyncio.timeout(10):
         yield probe, channel
 
 
@@ -112,6 +117,50 @@ async def test_an_rpc_without_a_request_that_can_be_used_is_refused(kind: str) -
             failure = rpc.failure_from(refused.value)
             assert failure.reason is Reason.INVALID_ARGUMENT
             assert message in failure.message
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+async def test_no_drain_waits_for_a_request_that_was_not_sent(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    probe = Guarded()
+    async with served(probe, drain_seconds=2) as server:
+        channel = rpc.channel(server.address)
+        waiting = asyncio.ensure_future(outcome(streaming(channel, kind, unsent(), KEY)))
+        await probe.let_in.wait()
+    await asyncio.wait([waiting])
+    await channel.close()
+    assert "outlasted the drain" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+async def test_a_request_that_is_sent_during_the_drain_is_refused(kind: str) -> None:
+    probe, draining = Guarded(), asyncio.Event()
+    probe.answer.clear()
+
+    async def late() -> AsyncIterator[bytes]:
+        await draining.wait()
+        yield b"late"
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        async with served(probe, drain_seconds=60) as server:
+            channel = rpc.channel(server.address)
+            live = tasks.create_task(outcome(streaming(channel, kind, sent(b"live"), KEY)))
+            await probe.answering.wait()
+            probe.let_in.clear()
+            refused = asyncio.ensure_future(outcome(streaming(channel, kind, late(), KEY)))
+            await probe.let_in.wait()
+
+            async def finish() -> None:
+                await server.draining.wait()
+                draining.set()
+                await asyncio.wait([refused])
+                probe.answer.set()
+
+            tasks.create_task(finish())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await refused
+        assert await live == b"live"
+        await channel.close()
+    assert rpc.failure_from(caught.value).reason is Reason.DRAINING
 
 
 @pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])

@@ -9,7 +9,7 @@ import pytest
 
 from services.common import rpc
 from services.common.errors import Failure, Reason
-from tests.common.probe import KINDS, NAME, probe
+from tests.common.probe import KINDS, NAME, Client, probe
 from tests.servers import free_port
 
 FAILURE = Failure(
@@ -46,6 +46,29 @@ async def test_a_bug_arrives_as_an_error_id_and_nothing_else(kind: str, caplog: 
     assert "secret" not in str(caught.value)
     assert failure.metadata["error_id"] in caplog.text
     assert "the secret is 42" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_whose_channel_is_closed_leaves_nobody_without_an_answer(kind: str):
+    asked = asyncio.Event()
+
+    async def hang(_: bytes) -> bytes:
+        asked.set()
+        await asyncio.Event().wait()
+        return b""
+
+    async with probe(hang, drain_seconds=0) as inner, rpc.channel(inner.server.address) as channel:
+
+        async def ask(_: bytes) -> bytes:
+            return await Client(channel, inner.server).call("unary_unary")
+
+        async with probe(ask, drain_seconds=0) as outer:
+            answer = asyncio.ensure_future(outer.call(kind))
+            await asked.wait()
+            await channel.close()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await answer
+    assert rpc.failure_from(caught.value).reason is Reason.UNAVAILABLE
 
 
 async def test_a_failure_among_tasks_is_still_that_failure():

@@ -49,6 +49,8 @@ class AwayStore(EmbeddedStore):
     def __init__(self) -> None:
         super().__init__(VirtualClock())
         self.away = False
+        self.was_read = asyncio.Event()
+        """Set when all was read."""
 
     async def write(
         self,
@@ -61,6 +63,11 @@ class AwayStore(EmbeddedStore):
         if self.away:
             raise StoreUnavailable("away")
         return await super().write(fence, token, put, delete, expire_seconds)
+
+    async def items(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
+        async for item in super().items(prefix):
+            yield item
+        self.was_read.set()
 
 
 @asynccontextmanager
@@ -195,7 +202,7 @@ async def many_programs(store: Store, count: int) -> None:
     """As a scheduler before left them."""
     async with new_term(1) as term:
         for number in range(count):
-            term.feed(ProgramRestored(f"p{number}", "t", started=-float(number), num_finished=number))
+            term.feed(ProgramRestored(f"p{number}", "t", started=-float(number), num_finished=number + 1))
             term.unsaved[f"p{number}"] = None
         await archive(term, store).save()
 
@@ -219,7 +226,8 @@ async def test_others_get_their_turn_while_programs_are_restored() -> None:
     assert num_turns >= 20
 
 
-async def test_what_is_restored_is_restored_once_though_the_term_ends_meanwhile() -> None:
+@pytest.mark.parametrize("ends", ["before", "meanwhile", "after"])
+async def test_what_is_restored_late_is_restored_once_whenever_the_term_ends(ends: str) -> None:
     store = AwayStore()
     await many_programs(store, 1_000)
     store.away = True
@@ -229,18 +237,24 @@ async def test_what_is_restored_is_restored_once_though_the_term_ends_meanwhile(
         store.away = False
         for number in range(1_000):
             change(term, f"p{number}")
-        saving = asyncio.create_task(late.save())
-        for _ in range(15):  # turns: ten while they are read, ten while they are told
-            await asyncio.sleep(0)
-        saving.cancel()
-        await asyncio.wait([saving])
-        finished = [program.num_finished for program in term.core.programs.live()]
-        assert 1 < finished.count(0) < 1_000
+        store.was_read.clear()
+        if ends != "before":
+            saving = asyncio.create_task(late.save())
+            await store.was_read.wait()
+            assert 0 < restored(term) < 1_000
+            if ends == "meanwhile":
+                saving.cancel()
+            await asyncio.wait([saving])
+        term.end()
         await late.save()
-        assert sorted(program.num_finished for program in term.core.programs.live()) == list(range(1_000))
+        assert not term.unsaved
     async with new_term(3) as term:
         await archive(term, store).open()
-        assert sorted(program.num_finished for program in term.core.programs.live()) == list(range(1_000))
+        assert sorted(program.num_finished for program in term.core.programs.live()) == list(range(1, 1_001))
+
+
+def restored(term: Term) -> int:
+    return sum(program.num_finished > 0 for program in term.core.programs.live())
 
 
 @pytest.mark.parametrize("ending", ["rejected", "unlinked", "restarted too often"])

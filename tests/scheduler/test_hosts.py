@@ -12,7 +12,10 @@ from tests.servers import free_port
 
 HERE, ALSO_HERE = "127.0.0.1", "127.0.0.2"
 NO_WAY = "224.0.0.1"
-"""A group of hosts, to which no connection can be made: the kernel says that the network is not to be reached."""
+"""A group of hosts, to which no connection can be made: the kernel says that the network is not to be reached, as it
+does where a route was lost."""
+UNSPOKEN = socket.AF_ASH
+"""A kind of network that Linux has a number for and no more, as IPv6 is where it is turned off."""
 
 
 @pytest.fixture
@@ -27,11 +30,12 @@ def listening(port: int) -> Iterator[socket.socket]:
         yield server
 
 
-def stands_for(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+def stands_for(monkeypatch: pytest.MonkeyPatch, *addresses: str, unspoken: str = "") -> None:
     """Let the resolver answer so."""
 
     async def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in addresses]
+        found = [(socket.AF_INET, address) for address in addresses] + [(UNSPOKEN, unspoken)] * bool(unspoken)
+        return [(family, socket.SOCK_STREAM, 0, "", (address, port)) for family, address in found]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
@@ -51,11 +55,19 @@ async def test_where_one_of_two_addresses_refuses_somebody_may_listen(
     assert not await hosts.refused(f"both.example:{port}")
 
 
-async def test_an_address_to_which_there_is_no_way_tells_nothing(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    stands_for(monkeypatch, NO_WAY, HERE)
+async def test_where_an_address_is_out_of_reach_somebody_may_listen(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    for addresses in ((NO_WAY, HERE), (NO_WAY,)):
+        stands_for(monkeypatch, *addresses)
+        assert not await hosts.refused(f"far.example:{port}")
+
+
+async def test_addresses_of_a_network_that_we_are_not_in_tell_nothing(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    stands_for(monkeypatch, HERE, unspoken="::1")
     assert await hosts.refused(f"both.example:{port}")
-    stands_for(monkeypatch, NO_WAY)
-    assert not await hosts.refused(f"far.example:{port}")
+    stands_for(monkeypatch, unspoken="::1")
+    assert not await hosts.refused(f"foreign.example:{port}")
 
 
 async def test_a_name_with_an_address_of_this_host_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:

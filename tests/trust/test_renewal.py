@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,25 @@ async def test_a_service_shows_what_its_files_hold(tmp_path: Path) -> None:
         assert await ask("", tls.contexts(client, server=False).now()) == serial(tmp_path, "scheduler")
         issue(tmp_path, CLUSTER, (), 1, renew=True)
         assert await ask("", tls.contexts(client, server=False).now()) == serial(tmp_path, "scheduler")
+
+
+def test_who_runs_for_months_is_told_before_its_certificate_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = identity(issued(tmp_path, days=100), "scheduler")
+
+    def pass_days(days: int) -> None:
+        class Later(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:
+                return datetime.now(tz) + timedelta(days)
+
+        monkeypatch.setattr(tls, "datetime", Later)
+
+    for day, num_told in ((80, 0), (90, 1), (92, 2)):
+        pass_days(day)
+        assert own.pem() is own.pem()
+        assert caplog.text.count("expires at") == num_told
 
 
 async def test_probes_need_no_certificate_after_a_renewal_either(
