@@ -8,7 +8,11 @@ export LEGATO_SITE LEGATO_JOB_DIR
 
 # The owner's only: passwords, keys and what programs say lie here.
 umask 077
-mkdir -p "$LEGATO_JOB_DIR/secrets" "$LEGATO_JOB_DIR/jobs" "$LEGATO_JOB_DIR/followed"
+mkdir -p "$LEGATO_JOB_DIR/secrets" "$LEGATO_JOB_DIR/jobs" "$LEGATO_JOB_DIR/followed" "$LEGATO_JOB_DIR/heads"
+
+# A job that follows has the environment of the one before it: what that one set by a site file that said otherwise.
+unset LEGATO_CONFIG LEGATO_TLS__{CA,CERT,KEY}_FILE LEGATO_GATEWAY__{CERT,KEY}_FILE LEGATO_{REGISTRY,STATE}__CA_FILE \
+  LEGATO_KVPOOL__SSD_DIRECTORY
 
 set +u # modules and a site's own file are seldom written for it, nor for what fails in $(...) to fail
 for module in $MODULES; do module load "$module"; done
@@ -16,7 +20,7 @@ for module in $MODULES; do module load "$module"; done
 [[ -z $SETUP ]] || source "$SETUP"
 set -u
 shopt -s inherit_errexit
-[[ -z $STORES_BIN ]] || PATH=$STORES_BIN:$PATH
+[[ -z $STORES_BIN || $PATH == "$STORES_BIN":* ]] || PATH=$STORES_BIN:$PATH
 
 # Settings of all services: LEGATO_<SECTION>__<FIELD>, see legato.toml.
 [[ -z $SETTINGS ]] || export LEGATO_CONFIG=$SETTINGS
@@ -30,12 +34,18 @@ export LEGATO_WORKER__TENSOR_PARALLEL_SIZE=$TENSOR_PARALLEL LEGATO_WORKER__PIPEL
 gpus_of_one=$((TENSOR_PARALLEL * PIPELINE_PARALLEL))
 export LEGATO_WORKER__COUNT=$((GPUS_PER_NODE >= gpus_of_one ? GPUS_PER_NODE / gpus_of_one : 1))
 export LEGATO_KVPOOL__DRAM_BYTES=$KV_MEMORY_BYTES LEGATO_KVPOOL__SSD_BYTES=$KV_DISK_BYTES
+if [[ $TLS == yes ]]; then
+  tls=$LEGATO_JOB_DIR/secrets/tls
+  export LEGATO_TLS__CA_FILE=$tls/ca.pem LEGATO_TLS__CERT_FILE="$tls/{service}.pem" LEGATO_TLS__KEY_FILE="$tls/{service}.key"
+  export LEGATO_GATEWAY__CERT_FILE=$tls/gateway.pem LEGATO_GATEWAY__KEY_FILE=$tls/gateway.key
+  export LEGATO_REGISTRY__CA_FILE=$tls/ca.pem LEGATO_STATE__CA_FILE=$tls/ca.pem
+fi
 
 # Random keys of this cluster, made by whichever job comes first and kept for those that follow: the salt belongs to the
 # KV on disk, and clients keep their API key. With TLS certificates too; the control job makes them anew, as its nodes
 # are others each time: make_keys [HOST...].
 make_keys() {
-  local secrets=$LEGATO_JOB_DIR/secrets name tls=$LEGATO_JOB_DIR/secrets/tls
+  local secrets=$LEGATO_JOB_DIR/secrets name
   (
     flock 9 || echo "$secrets is without locks: start the control job before the workers, the first time" >&2
     for name in api_keys etcd_password redis_password salt; do
@@ -46,10 +56,6 @@ make_keys() {
         --names "$(IFS=,; echo "localhost,127.0.0.1${*:+,$*}")")
     fi
   ) 9>"$secrets/.lock"
-  [[ $TLS == yes ]] || return 0
-  export LEGATO_TLS__CA_FILE=$tls/ca.pem LEGATO_TLS__CERT_FILE="$tls/{service}.pem" LEGATO_TLS__KEY_FILE="$tls/{service}.key"
-  export LEGATO_GATEWAY__CERT_FILE=$tls/gateway.pem LEGATO_GATEWAY__KEY_FILE=$tls/gateway.key
-  export LEGATO_REGISTRY__CA_FILE=$tls/ca.pem LEGATO_STATE__CA_FILE=$tls/ca.pem
 }
 
 # Run `python -m services node` on this node: node SERVICES [OPTION...]. It takes this shell's place.
@@ -69,15 +75,33 @@ node() {
 }
 
 # What a worker's node of this task runs. Of an engine over several nodes it is one part: the step's tasks, ENGINE_NODES
-# at a time, are one engine each. They meet at ports of the first of them that no other job has.
+# at a time, are one engine each. They meet at two ports of the first of them, by the job's number: jobs whose numbers
+# are 5000 apart have the same ones, which matters only if their engines begin on one node.
 worker_node() {
   if ((ENGINE_NODES == 1)); then node kvpool,worker; fi
   local hosts head=$((SLURM_PROCID / ENGINE_NODES * ENGINE_NODES))
   hosts=($(scontrol show hostnames "$SLURM_STEP_NODELIST"))
-  LEGATO_WORKER__HEAD_ADDRESS=$(known_address "${hosts[head]}"):$((20000 + SLURM_JOB_ID % 5000 * 2))
+  LEGATO_WORKER__HEAD_ADDRESS=$(head_address "${hosts[head]}"):$((20000 + SLURM_JOB_ID % 5000 * 2))
   export LEGATO_WORKER__HEAD_ADDRESS LEGATO_KVPOOL__ENABLED=false
   export LEGATO_WORKER__NUM_NODES=$ENGINE_NODES LEGATO_WORKER__NODE_RANK=$((SLURM_PROCID - head))
   node worker
+}
+
+# The address of an engine's first node, as that one itself says it to the others, which wait: head_address NODE.
+head_address() {
+  local said=$LEGATO_JOB_DIR/heads/$SLURM_JOB_ID.$SLURM_STEP_ID.${SLURM_RESTART_COUNT:-0}-$1 left=300
+  if [[ $1 == "$SLURMD_NODENAME" ]]; then
+    node_address >"$said.new"
+    mv "$said.new" "$said"
+  fi
+  until [[ -s $said ]]; do
+    if ((left-- <= 0)); then
+      echo "node $1, the first of this engine, has not said where it is ($said)" >&2
+      return 1
+    fi
+    sleep 1
+  done
+  cat "$said"
 }
 
 # What the control node of this task runs.
@@ -128,7 +152,7 @@ control_hosts() {
   local host
   for host in $(scontrol show hostnames "${SLURM_JOB_NODELIST_HET_GROUP_0:-$SLURM_JOB_NODELIST}"); do
     echo "$host"
-    known_address "$host"
+    [[ -n $INTERFACE ]] || known_address "$host"
   done
   if [[ -n $INTERFACE ]]; then
     srun --export=ALL --overlap ${SLURM_HET_SIZE:+--het-group=0} bash -c 'source "$LEGATO_HOME/slurm/common.sh"; node_address'

@@ -61,6 +61,11 @@ def _cut(file: Path, offset: int, length: int) -> None:
         _copy(data.fileno(), kept.fileno(), offset + length, os.fstat(data.fileno()).st_size - offset - length)
         os.fsync(kept.fileno())
     whole.replace(file)
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _copy(source: int, target: int, offset: int, length: int) -> None:

@@ -17,17 +17,21 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _TRY_AGAIN_SECONDS = 1.0
+_GRACE_SECONDS = 60.0
 _UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
-"""Of file systems without flock: Lustre that is mounted without `-o flock`, NFS without its lock service."""
+"""Of file systems without flock: Lustre that is mounted without `-o flock`, NFS without its lock service. That one
+says ENOLCK also while it starts, for as long as it lets those who had locks claim them."""
 
 
 @asynccontextmanager
-async def held(path: Path, owner: str) -> AsyncGenerator[int]:
+async def held(path: Path, owner: str, grace_seconds: float = _GRACE_SECONDS) -> AsyncGenerator[int]:
     """Wait until nobody else has the lock, and have it for the context or as long as a process that inherits the
-    descriptor that this yields. `owner`: what those who wait are told. Without flock there is a warning instead."""
-    waits_for = None
-    while (descriptor := _taken(path)) is None:
-        if (holder := _holder(path)) != waits_for:
+    descriptor that this yields. `owner`: what those who wait are told. Without flock there is a warning instead, at
+    once or after `grace_seconds`."""
+    now = asyncio.get_running_loop().time
+    waits_for, give_up_at = None, now() + grace_seconds
+    while (descriptor := _taken(path, may_pass=now() < give_up_at)) is None:
+        if (holder := _holder(path)) and holder != waits_for:
             log.warning("wait for %s, which may still write etcd's and Redis's data (%s)", holder, path)
             waits_for = holder
         await asyncio.sleep(_TRY_AGAIN_SECONDS)
@@ -39,8 +43,8 @@ async def held(path: Path, owner: str) -> AsyncGenerator[int]:
         os.close(descriptor)
 
 
-def _taken(path: Path) -> int | None:
-    """A descriptor that has the lock; None: somebody else has it."""
+def _taken(path: Path, *, may_pass: bool) -> int | None:
+    """A descriptor that has the lock; None: somebody else has it, or, if it `may_pass`, there are no locks now."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     taken = False
     try:
@@ -51,6 +55,8 @@ def _taken(path: Path) -> int | None:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
+        if error.errno == errno.ENOLCK and may_pass:
+            return None
         log.warning("%s cannot be locked: nothing but the batch system keeps two nodes apart: %s", path, error.strerror)
         taken = True
     finally:

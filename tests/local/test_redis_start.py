@@ -53,6 +53,16 @@ def test_nothing_that_stands_before_or_behind_a_hole_is_lost(tmp_path: Path) -> 
         assert client.mget("key-0", "key-99", "first", "second", "third") == [b"before"] * 2 + [b"behind"] * 3
 
 
+def test_a_file_that_is_empty_or_all_hole_is_right(tmp_path: Path) -> None:
+    with running(tmp_path) as client:
+        client.set("key", "value")
+    last_file(tmp_path).write_bytes(b"")
+    assert mend(tmp_path) == 0
+    hole(last_file(tmp_path))
+    assert mend(tmp_path) == len(HOLE)
+    assert not last_file(tmp_path).read_bytes()
+
+
 def test_what_is_right_and_what_is_wrong_otherwise_is_left_as_it_is(tmp_path: Path) -> None:
     assert mend(tmp_path) == 0, "there is nothing yet"
     with running(tmp_path) as client:

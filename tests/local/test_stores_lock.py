@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,37 @@ async def test_a_holder_that_is_gone_for_good_is_forgotten_with_the_file(file: P
         os.unlink(file)
         async with held(file, "node-b"):
             assert holder(file) == "node-b"
+
+
+def no_locks(number: int, then: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """An flock that fails so often, as NFS's does while its server starts."""
+    left = [errno.ENOLCK] * number
+
+    def lock(descriptor: int, operation: int) -> None:
+        if left:
+            raise OSError(left.pop(), "No locks available")
+        then(descriptor, operation)
+
+    return lock
+
+
+async def test_locks_that_are_not_there_yet_are_waited_for(
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fcntl, "flock", no_locks(1, fcntl.flock))
+    async with asyncio.timeout(SECONDS), held(file, "node-a"):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2), held(file, "node-b"):
+                pass
+    assert "cannot be locked" not in caplog.text
+
+
+async def test_locks_that_never_come_are_given_up(
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fcntl, "flock", no_locks(1, fcntl.flock))
+    async with asyncio.timeout(SECONDS), held(file, "node-a", grace_seconds=0.0):
+        assert "cannot be locked" in caplog.text
 
 
 async def test_a_file_system_without_locks_is_no_reason_not_to_start(

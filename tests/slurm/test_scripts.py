@@ -129,9 +129,101 @@ def test_a_node_that_nobody_reaches_ends_its_job_with_a_reason(shell: Shell, nod
     assert "INTERFACE of the site file" in failed.value.stderr
 
 
+def test_a_networks_interface_says_alone_where_a_node_is(shell: Shell):
+    asked = """
+ip() { echo "3: $6    inet 10.7.0.1/24 scope global $6"; }
+srun() { "${@: -3}"; }
+scontrol() { [[ $2 != hostnames ]] || echo nid1; }
+export LEGATO_HOME SLURM_JOB_NODELIST=nid1
+"""
+    said = shell(f"{asked} export -f ip; control_hosts", INTERFACE="hsn0")
+    assert said.split() == ["nid1", "10.7.0.1"]
+
+
+ENGINE = """
+hosts() { printf "nid%s\\n" 1 2 3 4; }
+scontrol() { [[ $2 != hostnames ]] || hosts; }
+node() { echo "$1 $LEGATO_WORKER__NODE_RANK of $LEGATO_WORKER__NUM_NODES at $LEGATO_WORKER__HEAD_ADDRESS"; exit; }
+part() { # TASK ADDRESS
+  SLURM_PROCID=$1 SLURMD_NODENAME=nid$(($1 + 1)) SLURM_STEP_NODELIST="nid[1-4]" SLURM_STEP_ID=0
+  eval "node_address() { echo $2; }"
+  worker_node
+}
+"""
+
+
+def test_the_parts_of_an_engine_meet_where_the_first_says_that_it_is(shell: Shell):
+    parts = "(part 3 10.0.0.4) & (part 1 10.0.0.2) & (part 2 10.0.0.3) & (part 0 10.0.0.1) & wait"
+    assert sorted(shell(f"{ENGINE} {parts}", ENGINE_NODES="2").splitlines()) == [
+        "worker 0 of 2 at 10.0.0.1:20014",
+        "worker 0 of 2 at 10.0.0.3:20014",
+        "worker 1 of 2 at 10.0.0.1:20014",
+        "worker 1 of 2 at 10.0.0.3:20014",
+    ]
+
+
+def test_an_engine_takes_no_address_from_before_its_job_was_queued_again(shell: Shell):
+    shell(f"{ENGINE} part 0 10.0.0.1", ENGINE_NODES="2")
+    again = "export SLURM_RESTART_COUNT=1; (part 1 10.0.0.2) & (part 0 10.0.0.9) & wait"
+    said = shell(f"{ENGINE} {again}", ENGINE_NODES="2").splitlines()
+    assert [line.endswith(" at 10.0.0.9:20014") for line in said] == [True, True]
+
+
+def test_an_engine_whose_first_node_says_nothing_ends_with_a_reason(shell: Shell):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        shell(f"{ENGINE} sleep() {{ :; }}; part 1 10.0.0.2", ENGINE_NODES="2")
+    assert not failed.value.stdout
+    assert "node nid1, the first of this engine, has not said where it is" in failed.value.stderr
+
+
+def test_what_leaves_the_site_file_leaves_the_jobs_that_follow(shell: Shell):
+    follower = """
+export LEGATO_SITE=$SHARED_DIR/other.env
+sed -e 's/^TLS=.*/TLS="no"/' -e 's/^SETTINGS=.*/SETTINGS=/' "$SHARED_DIR/site.env" >"$LEGATO_SITE"
+"""
+    look = 'bash -c "source slurm/common.sh; env" | grep -E "^(LEGATO_(CONFIG|TLS)|LEGATO.*_FILE)" || true'
+    values = {"TLS": "yes", "SETTINGS": "/s/legato.toml"}
+    assert len(shell(look, **values).splitlines()) == 8
+    assert not shell(follower + look, **values)
+
+
+def test_the_stores_are_put_in_front_of_the_path_once(shell: Shell):
+    path = shell("source slurm/common.sh; echo $PATH", STORES_BIN="/opt/stores").strip().split(":")
+    assert (path[0], path.count("/opt/stores")) == ("/opt/stores", 1)
+
+
 def test_what_fails_inside_of_a_substitution_fails(shell: Shell):
     with pytest.raises(subprocess.CalledProcessError):
         shell("said=$(false; echo no matter)")
+
+
+def program(file: Path, script: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+    file.chmod(0o700)
+
+
+SLURM_LOST_NID1 = """
+case $* in
+  "show hostnames nid1,nid2") printf "nid1\\nnid2\\n" ;;
+  "show hostnames nid2") echo nid2 ;;
+  "show node nid2") echo "NodeAddr=10.0.0.2" ;;
+  *"show job 7") echo "JobId=7 Restarts=0 NodeList=nid2 " ;;
+esac
+"""
+
+
+def test_a_second_control_node_ends_its_job_also_when_slurm_is_busy_at_first(shell: Shell, tmp_path: Path):
+    program(tmp_path / "scontrol", SLURM_LOST_NID1)
+    program(tmp_path / "sleep", "exec /bin/sleep 0.1")
+    program(tmp_path / "scancel", f"echo >>{tmp_path}/asked; (($(wc -l <{tmp_path}/asked) > 1)) && kill $PPID")
+    program(tmp_path / "venv/bin/python", "trap 'echo stopped; exit' TERM; while :; do /bin/sleep 0.1; done")
+    program(tmp_path / "legato/jobs/control.sh", "echo $*")
+    (tmp_path / "legato/logs").mkdir()
+    job = "export LEGATO_HOME SLURM_PROCID=1 SLURM_JOB_NODELIST=nid1,nid2 SLURMD_NODENAME=nid2 SLURM_JOB_NAME=control"
+    assert shell(f"{job}; bash slurm/control.sbatch node", VENV=str(tmp_path / "venv")) == "stopped\n"
+    assert (tmp_path / "asked").read_text() == "\n\n"
+    assert (tmp_path / "legato/logs/control-7.out").read_text().count("--dependency=afterany:7") == 1
 
 
 @pytest.mark.parametrize("script", ["control", "workers", "legato"])
