@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import aiohttp
 
 import legato
-from bench.chaos.record import Listening, Record
+from bench.chaos.record import Listening, OnceMore, Record
 from bench.chaos.reference import Question
 from bench.chaos.stream import Heard, reason
 
@@ -154,39 +154,56 @@ class HttpTalk:
     async def ask(self, question: Question, branch: str) -> Answer:
         self._num_calls += 1
         number, call_id = self._num_calls, f"call-{self._num_calls}"
-        answer = await self._answer(question, call_id, branch)
+        answer, num_tries = await self._answer(question, call_id, branch)
         if number % _ONCE_MORE == 0:
-            again = await self._answer(question, call_id, branch)
-            if (again.text, again.num_tokens) != (answer.text, answer.num_tokens):
-                said = f"{again.text!r} the second time, and {answer.text!r} the first"
-                self._record.misended.append(f"{self._program_id}/{call_id}: {said}")
+            await self._once_more(question, branch, answer, num_tries)
         return answer
 
-    async def _answer(self, question: Question, call_id: str, branch: str) -> Answer:
-        """Ask until it is whole."""
+    async def _once_more(self, question: Question, branch: str, answer: Answer, num_tries: int) -> None:
+        """Ask again what was answered in so many tries."""
+        now = asyncio.get_running_loop().time
+        asked = now()
+        try:
+            again, _ = await self._answer(question, answer.call_id, branch)
+        finally:
+            once_more = OnceMore(self._program_id, answer.call_id, num_tries, asked, now())
+            self._record.once_more.append(once_more)
+        if (again.text, again.num_tokens) != (answer.text, answer.num_tokens):
+            said = f"{again.text!r} the second time, and {answer.text!r} the first"
+            self._record.misended.append(f"{self._program_id}/{answer.call_id}: {said}")
+
+    async def _answer(self, question: Question, call_id: str, branch: str) -> tuple[Answer, int]:
+        """Ask until it is whole, and in how many tries."""
         listening, tries = Listening(self._record, "http"), list[Heard]()
         now = asyncio.get_running_loop().time
         give_up_at = now() + PATIENCE_SECONDS
-        while True:
-            tries.append(Heard())
-            try:
-                await self._try(question, call_id, branch, listening, tries[-1])
-                break
-            except _Again as again:
-                if now() > give_up_at:
-                    raise
-                self._record.repeats.append((now(), "http", str(again)))
-                self._turn += 1
-                await asyncio.sleep(again.after_seconds)
-        ended, name = now(), f"{self._program_id}/{call_id} (http)"
-        *cut, whole = tries
+        try:
+            while True:
+                tries.append(Heard())
+                try:
+                    await self._try(question, call_id, branch, listening, tries[-1])
+                    break
+                except _Again as again:
+                    if now() > give_up_at:
+                        raise
+                    self._record.repeats.append((now(), "http", str(again)))
+                    self._turn += 1
+                    await asyncio.sleep(again.after_seconds)
+        finally:
+            self._judge(f"{self._program_id}/{call_id} (http)", tries)
+        whole = tries[-1]
+        return Answer(call_id, whole.text, whole.num_tokens or 0, whole.num_restarts, now()), len(tries)
+
+    def _judge(self, name: str, tries: Sequence[Heard]) -> None:
+        """What tries of a call said that does not belong. Each must be the beginning of the one that was whole or, if
+        none was, of the longest."""
         self._record.misended += [f"{name}: {odd}" for heard in tries for odd in heard.odd]
+        answer = max(tries, key=lambda heard: (heard.whole, len(heard.text)))
         self._record.wrong += [
-            f"{name}: a try that was cut off said {heard.text!r}, and the whole answer is {whole.text!r}"
-            for heard in cut
-            if not whole.text.startswith(heard.text)
+            f"{name}: a try that was cut off said {heard.text!r}, and the longest answer is {answer.text!r}"
+            for heard in tries
+            if not answer.text.startswith(heard.text)
         ]
-        return Answer(call_id, whole.text, whole.num_tokens or 0, whole.num_restarts, ended)
 
     async def _try(self, question: Question, call_id: str, branch: str, listening: Listening, heard: Heard) -> None:
         """Hear all of an answer. Raises _Again."""

@@ -73,7 +73,11 @@ def of_clients(record: Record) -> list[Checked]:
 
 def of_log(ends: Ends) -> Checked:
     """What the call log says of the calls whose end a client saw."""
-    broken = (*(f"{name}: no end" for name in ends.missing), *(f"{name}: several ends" for name in ends.twice))
+    broken = (
+        *(f"{name}: no end" for name in ends.missing),
+        *(f"{name}: several ends" for name in ends.twice),
+        *(f"{name}: asked again, it began again" for name in ends.anew),
+    )
     note = (
         f"{ends.once} once, {ends.at_each_gateway} at each of the gateways that they were asked of, "
         f"{ends.lost_with_gateway} in what a killed gateway had not written"
@@ -85,7 +89,7 @@ async def read_ends(cluster: Cluster, record: Record, faults: Sequence[Injected]
     """Read the call log. Raises LegatoError."""
     async with legato.Client(cluster.grpc_addresses[0]) as client:
         entries = [entry async for entry in client.read_log()]
-    return call_ends.compare(record.calls, entries, faults)
+    return call_ends.compare(record.calls, record.once_more, entries, faults)
 
 
 async def of_cluster(cluster: Cluster) -> list[Checked]:

@@ -13,10 +13,9 @@ from bench.chaos.cluster import Cluster
 MOST_GROWTH = 1.3
 SLACK_BYTES = 48 << 20
 """Beyond that factor: what the allocator keeps, and caches that were not full yet."""
-_REMEMBER = ("scheduler", "workflow")
-_PROGRAM_BYTES = 32 << 10
-"""They remember a program for long unless its end is told, and HTTP clients tell none. One of five calls takes 24 KiB
-in a workflow service's core, which bounds how many there are (services/workflow/limits.py)."""
+_PROGRAM_BYTES = 42 << 10
+"""The workflow service remembers a program for an hour unless its end is told, and HTTP clients tell none: so much for
+5.6 calls, about as many as programs here have (docs/decisions/0014), some 8 KiB each (services/workflow/limits.py)."""
 _SAMPLE_SECONDS = 1.0
 _STORES = frozenset(("redis",))
 """Whose memory is what it was given to keep: the call log, answers by idempotency key. Settings bound those."""
@@ -74,5 +73,5 @@ def private_bytes(pid: int) -> int | None:
 
 def allowed(name: str, base_bytes: int, num_unended: int) -> int:
     """What a service may hold in the end. `num_unended`: programs of which nobody said that they are over."""
-    kept = num_unended * _PROGRAM_BYTES if layout.service(name).kind in _REMEMBER else 0
+    kept = num_unended * _PROGRAM_BYTES if layout.service(name).kind == "workflow" else 0
     return round(base_bytes * MOST_GROWTH) + SLACK_BYTES + kept

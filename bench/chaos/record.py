@@ -33,6 +33,19 @@ class Ended:
     """Workers that it lost, as the cluster says."""
 
 
+@dataclass(frozen=True, slots=True)
+class OnceMore:
+    """A call that its client asked again though it had all of the answer."""
+
+    program_id: str
+    call_id: str
+    num_tries: int
+    """Before it had the answer: so often the call may have begun."""
+    asked: float
+    ended: float
+    """When it had, or gave up, the second answer."""
+
+
 @dataclass(slots=True)
 class Record:
     """Of one run."""
@@ -43,6 +56,7 @@ class Record:
     num_unended: int = 0
     """That no client told the cluster the end of."""
     calls: list[Ended] = field(default_factory=list[Ended])
+    once_more: list[OnceMore] = field(default_factory=list[OnceMore])
     silences: list[Silence] = field(default_factory=list[Silence])
     repeats: list[tuple[float, str, str]] = field(default_factory=list[tuple[float, str, str]])
     """When a client had to ask again, through which door and why."""

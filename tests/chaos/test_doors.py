@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from bench.chaos import doors
 from bench.chaos.doors import HttpDoor, Talk
 from bench.chaos.record import Record
 from bench.chaos.reference import Message, Question
@@ -110,7 +111,18 @@ async def test_a_call_that_says_something_else_when_it_is_asked_again_is_seen() 
         answers = [await talk.ask(QUESTION, "") for _ in range(4)]
     assert [answer.text for answer in answers] == ["one two"] * 4
     assert gateway.keys[-2:] == ["p/call-4", "p/call-4"]
+    assert [(again.call_id, again.num_tries) for again in record.once_more] == [("call-4", 1)]
     assert record.misended == ["p/call-4: 'one three' the second time, and 'one two' the first"]
+
+
+async def test_what_tries_said_is_judged_also_when_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "PATIENCE_SECONDS", 0.0)
+    record = Record()
+    async with talking(Gateway([("one", "END", "END")]), record) as talk:
+        with pytest.raises(Exception, match="stream cut off"):
+            await talk.ask(QUESTION, "")
+    (misended,) = record.misended
+    assert "after its end" in misended
 
 
 async def test_a_try_that_was_cut_off_and_said_something_else_is_seen() -> None:

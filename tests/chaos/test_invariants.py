@@ -14,7 +14,7 @@ from bench.chaos.faults.kill import Fault as Kill
 from bench.chaos.faults.slow_link import Fault as SlowLink
 from bench.chaos.memory import Memory
 from bench.chaos.plan import Planned
-from bench.chaos.record import Ended, Listening, Record
+from bench.chaos.record import Ended, Listening, OnceMore, Record
 from bench.chaos.report import Report
 from legato.v1 import call_pb2, workflow_pb2
 from tests.servers import binary
@@ -32,6 +32,11 @@ def entry(call_id: str, at: float = 1.0, reason: "call_pb2.FinishReason.ValueTyp
     )
 
 
+def begun(call_id: str, at: float) -> workflow_pb2.LogEntry:
+    identity = call_pb2.CallIdentity(program_id="program", call_id=call_id)
+    return workflow_pb2.LogEntry(at=at, began=workflow_pb2.CallBegan(identity=identity))
+
+
 def killed(target: str, at: float) -> Injected:
     return Injected(Planned(at, "kill", Kill(target, Random(1))), at, at + 5)
 
@@ -46,26 +51,21 @@ def frozen(target: str, began: float, until: float) -> Injected:
 
 def test_a_call_may_end_badly_before_it_ends_well_and_an_entry_may_be_written_twice() -> None:
     log = [entry("1", reason=ABORT), entry("1"), entry("1"), entry("2")]
-    ends = call_ends.compare([ended("1"), ended("2")], log, [])
+    ends = call_ends.compare([ended("1"), ended("2")], [], log, [])
     assert (ends.once, ends.missing, ends.twice) == (2, [], [])
 
 
 def test_a_call_that_was_asked_of_two_gateways_may_end_at_both() -> None:
-    begins = [
-        workflow_pb2.LogEntry(
-            at=at,
-            began=workflow_pb2.CallBegan(identity=call_pb2.CallIdentity(program_id="program", call_id="1")),
-        )
-        for at in (0.5, 0.8)
-    ]
-    both = call_ends.compare([ended("1")], [*begins, entry("1", 1.0), entry("1", 2.0)], [])
+    begins = [begun("1", 0.5), begun("1", 0.8)]
+    both = call_ends.compare([ended("1")], [], [*begins, entry("1", 1.0), entry("1", 2.0)], [])
     assert (both.at_each_gateway, both.twice) == (1, [])
-    once = call_ends.compare([ended("1")], [begins[0], entry("1", 1.0), entry("1", 2.0)], [])
+    once = call_ends.compare([ended("1")], [], [begins[0], entry("1", 1.0), entry("1", 2.0)], [])
     assert (once.at_each_gateway, once.twice) == (0, ["program/1 (sdk)"])
 
 
 def test_a_call_that_ends_twice_or_never_is_seen() -> None:
-    ends = call_ends.compare([ended("1"), ended("2")], [entry("1", 1.0), entry("1", 2.0), entry("2", 1.0, ABORT)], [])
+    log = [entry("1", 1.0), entry("1", 2.0), entry("2", 1.0, ABORT)]
+    ends = call_ends.compare([ended("1"), ended("2")], [], log, [])
     assert (ends.once, ends.missing, ends.twice) == (0, ["program/2 (sdk), 50.0 s"], ["program/1 (sdk)"])
     assert len(invariants.of_log(ends).broken) == 2
 
@@ -88,8 +88,32 @@ def test_a_call_that_ends_twice_or_never_is_seen() -> None:
 def test_only_what_a_killed_gateway_had_to_write_may_be_missing(
     at: float, faults: list[Injected], excused: bool
 ) -> None:
-    ends = call_ends.compare([ended("1", at)], [], faults)
+    ends = call_ends.compare([ended("1", at)], [], [], faults)
     assert (ends.lost_with_gateway, bool(ends.missing)) == (int(excused), not excused)
+
+
+@pytest.mark.parametrize(
+    ("num_tries", "faults", "anew"),
+    [
+        (1, [], True),
+        (2, [], False),
+        (1, [frozen("redis", 49.0, 52.0)], False),
+        (1, [frozen("redis", 45.0, 49.0)], False),
+        (1, [frozen("redis", 30.0, 39.0)], True),
+        (1, [frozen("redis", 52.5, 55.0)], True),
+        (1, [frozen("worker-1", 49.0, 52.0)], True),
+        (1, [killed("gateway-2", 51.0)], False),
+        (1, [slowed("left", 49.0, 52.0)], False),
+    ],
+)
+def test_a_call_that_is_asked_again_begins_again_only_if_its_answer_could_not_be_kept(
+    num_tries: int, faults: list[Injected], anew: bool
+) -> None:
+    log = [begun("1", 49.0), entry("1", 50.0), begun("1", 51.0), entry("1", 52.0)]
+    asked = OnceMore("program", "1", num_tries, 50.0, 52.0)
+    ends = call_ends.compare([ended("1")], [asked], log, faults)
+    assert (bool(ends.anew), bool(invariants.of_log(ends).broken)) == (anew, anew)
+    assert not call_ends.compare([ended("1")], [asked], log[:2], faults).anew
 
 
 def test_clients_see_programs_that_fail_or_never_end_and_calls_that_end_twice() -> None:
@@ -117,6 +141,7 @@ def test_memory_that_grew_is_seen_and_the_slack_is_not() -> None:
         "workflow: 100 MiB grew to 178 MiB",
     )
     assert invariants.of_memory(compared, 1).broken == ("etcd: 100 MiB grew to 178 MiB",)
+    assert len({memory.allowed(name, base, 1) for name in layout.names("etcd", "scheduler")}) == 1
 
 
 def test_memory_that_nobody_looked_at_does_not_hold() -> None:
