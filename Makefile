@@ -52,16 +52,19 @@ down: ## Stop what `make up` or `make up-cluster` started
 up-cluster: install model ## Real etcd and Redis, every service a process of its own
 	$(BIN)/python -m services up --processes
 
-COMPOSE_TLS := $(filter yes,$(TLS))
-COMPOSE := docker compose -f compose/compose.yaml $(if $(COMPOSE_TLS),-f compose/tls.yaml)
+# What compose reads too: a variable of make or of the environment, else a line of compose/.env.
+compose_setting = $(or $($1),$(shell sed -n 's/^$1=//p' compose/.env 2>/dev/null))
+COMPOSE_TLS = $(filter yes,$(call compose_setting,TLS))
+published = $$($(COMPOSE) port $1 | sed 's/^0\.0\.0\.0:/127.0.0.1:/')
+COMPOSE = docker compose -f compose/compose.yaml $(if $(COMPOSE_TLS),-f compose/tls.yaml)
 compose-up: ## Everything in containers, with Prometheus and Grafana; TLS=yes encrypts (docs/compose.md)
 	@compose/secrets.sh run/compose
 	$(COMPOSE) build
-	$(COMPOSE) up --detach --wait
+	$(COMPOSE) up --detach --wait $(addprefix --scale ,$(call compose_setting,SCALE))
 	@$(if $(COMPOSE_TLS),$(COMPOSE) exec -T gateway cat /certs/ca.pem >run/compose/ca.pem && echo "LEGATO_CA_FILE=run/compose/ca.pem")
-	@echo "OPENAI_BASE_URL=http$(if $(COMPOSE_TLS),s)://127.0.0.1:$${HTTP_PORT:-8000}/v1"
-	@echo "LEGATO_ADDRESS=127.0.0.1:$${GRPC_PORT:-8001}"
-	@echo "Grafana: http://127.0.0.1:$${GRAFANA_PORT:-3000}, admin, password in run/compose/grafana_password"
+	@echo "OPENAI_BASE_URL=http$(if $(COMPOSE_TLS),s)://$(call published,gateway 8000)/v1"
+	@echo "LEGATO_ADDRESS=$(call published,gateway 8001)"
+	@echo "Grafana: http://$(call published,grafana 3000), admin, password in run/compose/grafana_password"
 
 compose-down: ## Stop what compose-up started; its volumes stay
 	$(COMPOSE) down --remove-orphans

@@ -3,9 +3,10 @@
 # to a directory of its own, which is a volume that no other service has.
 set -eu
 python -m legato certs /certs/authority --names "$1" --renew
-hand() { # service, the user that it runs as
-  for file in ca.pem "$1.pem" "$1.key"; do
-    install --owner "$2" --group "$2" --mode 400 "/certs/authority/$file" "/certs/$1/$file"
+hand() { # service, the user that it runs as; services that run look at these files, so each is whole or not there
+  for file in "$1.key" "$1.pem" ca.pem; do
+    install --owner "$2" --group "$2" --mode 400 "/certs/authority/$file" "/certs/$1/$file.new"
+    mv -f "/certs/$1/$file.new" "/certs/$1/$file"
   done
 }
 for service in etcd gateway scheduler workflow kvpool worker; do hand $service 10001; done
