@@ -1,9 +1,9 @@
 """Prometheus of compose.yaml: Debian's program in the place of its image."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ ENTRYPOINT ["/bin/prometheus"]
 """
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def running(docker: Docker, folder: Path) -> AsyncGenerator[aiohttp.ClientSession]:
     """It scrapes the stack for the length of the context. The image is made in `folder`."""
     binary = shutil.which("prometheus") or bed.missing(
@@ -37,9 +37,21 @@ async def running(docker: Docker, folder: Path) -> AsyncGenerator[aiohttp.Client
     docker.compose("up", "--detach", "--no-deps", "prometheus")
     try:
         async with aiohttp.ClientSession(_URL, timeout=aiohttp.ClientTimeout(20)) as session:
+            await _ready(session)
             yield session
     finally:
         docker.compose("rm", "--force", "--stop", "prometheus")
+
+
+async def _ready(prometheus: aiohttp.ClientSession) -> None:
+    """Wait until it answers queries: it listens before, and says 503."""
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                async with prometheus.get("/-/ready") as response:
+                    if response.ok:
+                        return
+            await asyncio.sleep(0.2)
 
 
 async def ask(prometheus: aiohttp.ClientSession, path: str, **parameters: str) -> Any:
@@ -53,11 +65,8 @@ async def shown(prometheus: aiohttp.ClientSession, query: str) -> None:
     """Wait until the query has a result. Prometheus tells only when it is asked."""
     async with asyncio.timeout(60):
         while True:
-            try:
-                if (await ask(prometheus, "/api/v1/query", query=query))["result"]:
-                    return
-            except aiohttp.ClientConnectionError:
-                pass  # it has just been started
+            if (await ask(prometheus, "/api/v1/query", query=query))["result"]:
+                return
             await asyncio.sleep(1)
 
 
