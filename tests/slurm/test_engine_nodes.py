@@ -9,7 +9,7 @@ from tests.slurm.fleet import Fleet
 from tests.worker.vllm_worker import needs_vllm_cpu
 
 SECONDS = 180.0
-"""Slurm queues a job again two minutes after it lost a node."""
+"""Slurm may take two minutes to run a job again that lost a node."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
