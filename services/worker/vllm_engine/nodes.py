@@ -99,7 +99,7 @@ def _reach(head: tuple[str, int]) -> socket.socket:
             _keep_alive(connection)
             connection.sendall(_GREETING)
             return connection
-        except OSError:
+        except OSError:  # it may not run yet, and nobody tells us when it does
             time.sleep(_AGAIN_SECONDS)
 
 
